@@ -1,0 +1,21 @@
+"""Tidegate: the names an author of functions and providers imports."""
+
+from gateway.errors import NonRetriableError, RetryAfterError
+from gateway.sdk.event import Event
+from gateway.sdk.function import Context, function
+from gateway.sdk.provider import Parsed, Provider, Sample
+from gateway.sdk.scheme import Hmac, Inbound, Items
+
+__all__ = [
+    "Context",
+    "Event",
+    "Hmac",
+    "Inbound",
+    "Items",
+    "NonRetriableError",
+    "Parsed",
+    "Provider",
+    "RetryAfterError",
+    "Sample",
+    "function",
+]

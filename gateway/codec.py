@@ -1,0 +1,120 @@
+"""JSON in and out. Whatever arrived is kept as bytes; these functions only look at it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import is_dataclass
+from typing import Any, TypeVar, cast
+
+import msgspec
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from gateway.errors import DeclarationError, PayloadMismatch
+
+T = TypeVar("T")
+
+_decoder = msgspec.json.Decoder()
+_raw_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def loads(raw: bytes) -> Any:
+    """Any JSON text as Python values; integers of any size, lone surrogates and duplicate keys (the last wins) included.
+
+    Raises ValueError when it is not JSON at all.
+    """
+    try:
+        return _decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        try:
+            return json.loads(raw)
+        except RecursionError:
+            raise ValueError("JSON is nested too deeply") from None
+
+
+def is_json(raw: bytes) -> bool:
+    """Whether `raw` is JSON that `loads` reads."""
+    try:
+        loads(raw)
+    except ValueError:
+        return False
+    return True
+
+
+def dumps(value: Any) -> bytes:
+    """Compact JSON of plain values, dataclasses, msgspec structs and pydantic models.
+
+    Raises DeclarationError when a value has no JSON form.
+    """
+    try:
+        return msgspec.json.encode(value, enc_hook=_plain)
+    except (TypeError, UnicodeEncodeError) as error:
+        try:
+            return json.dumps(value, separators=(",", ":")).encode()
+        except (TypeError, ValueError, RecursionError):
+            raise DeclarationError(f"this value cannot be kept as JSON: {error}") from None
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise TypeError(
+        f"{type(value).__name__} has no JSON form; return dicts, lists, strings, numbers, structs or models"
+    )
+
+
+def member(raw: bytes, path: str) -> bytes:
+    """The exact bytes of the value at a dotted path of object members; `""` is the whole text.
+
+    Raises ValueError when there is no such member.
+    """
+    for name in filter(None, path.split(".")):
+        try:
+            raw = bytes(_raw_members.decode(raw)[name])
+        except msgspec.DecodeError:
+            raw = _slow_member(raw, name)
+        except KeyError:
+            raise ValueError(f"there is no `{name}`") from None
+    return raw
+
+
+def _slow_member(raw: bytes, name: str) -> bytes:
+    value = loads(raw)
+    if not isinstance(value, dict) or name not in value:
+        raise ValueError(f"there is no `{name}`")
+    return json.dumps(value[name], separators=(",", ":")).encode()
+
+
+def decode_as(kind: type[T] | Any, raw: bytes) -> T:
+    """`raw` as a value of `kind`: a msgspec struct, dataclass, TypedDict, pydantic model or any type msgspec knows.
+
+    Unknown members are ignored. Raises PayloadMismatch, naming the path, when a promised type is not kept.
+    """
+    if kind is Any:
+        return cast(T, loads(raw))
+    try:
+        if _is_pydantic(kind):
+            return TypeAdapter[T](kind).validate_json(raw)
+        return msgspec.json.decode(raw, type=cast(type[T], kind))
+    except msgspec.ValidationError as error:
+        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(["$", *map(str, first["loc"])])
+        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {first['msg']} - at `{path}`") from None
+    except msgspec.DecodeError:
+        return _decode_plain(kind, raw)
+
+
+def _decode_plain(kind: Any, raw: bytes) -> Any:
+    try:
+        return msgspec.convert(loads(raw), type=kind)
+    except ValueError as error:
+        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {error}") from None
+
+
+def _is_pydantic(kind: Any) -> bool:
+    return isinstance(kind, type) and (issubclass(kind, BaseModel) or hasattr(kind, "__pydantic_validator__"))
+
+
+def _name(kind: Any) -> str:
+    return kind.__name__ if isinstance(kind, type) and not is_dataclass(kind) else str(getattr(kind, "__name__", kind))

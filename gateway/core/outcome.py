@@ -1,0 +1,40 @@
+"""What came of one attempt, and what becomes of the run: plain values between invoker, engine and store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gateway.clock import Micros
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An error as it is kept: its class, its message, where it was raised."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The function returned; `output` is its result as JSON."""
+
+    output: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The function raised. `retry_at` is set when it asked for a time of its own."""
+
+    error: Failure
+    retriable: bool = True
+    retry_at: Micros | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HandedBack:
+    """The worker had to stop before the function ended; the attempt does not count."""
+
+
+Outcome = Completed | Failed | HandedBack

@@ -1,0 +1,22 @@
+"""What the gateway knows of a function: data that whoever executes it publishes to the database."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One function, as published: its id, which event names trigger it, and how it is run."""
+
+    id: str
+    on: tuple[str, ...]
+    if_: str | None = None
+    retries: int = 4
+    timeout_seconds: float | None = None
+    origin: str = ""
+    description: str = ""
+
+    @property
+    def attempts(self) -> int:
+        """How many attempts a run gets: the first and its retries."""
+        return self.retries + 1

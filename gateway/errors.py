@@ -1,0 +1,114 @@
+"""Every error Tidegate raises, by whose fault it is. A class's docstring is its message when none is given.
+
+TidegateError
+├── SenderError             the other side of an HTTP call did something wrong; never retried by us
+│   ├── Unauthorized
+│   ├── Forbidden
+│   ├── NotFound
+│   ├── InvalidRequest
+│   ├── Conflict
+│   └── TooLarge
+├── AuthorError             who writes a function or a provider can mend it
+│   ├── DeclarationError
+│   ├── NonRetriableError
+│   │   └── PayloadMismatch
+│   └── RetryAfterError
+├── OperatorError           who runs Tidegate can mend it; stops a start with one line
+│   ├── SettingsError
+│   └── SchemaMismatch
+└── Unavailable             our fault, for now: try again
+    └── Overloaded
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+
+class TidegateError(Exception):
+    """Something went wrong."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or (type(self).__doc__ or "").strip())
+
+
+class SenderError(TidegateError):
+    """The request cannot be served."""
+
+
+class Unauthorized(SenderError):
+    """This call needs an API key: send it as `Authorization: Bearer tg_…`."""
+
+
+class Forbidden(SenderError):
+    """This API key lacks the scope the call needs."""
+
+
+class NotFound(SenderError):
+    """There is nothing here."""
+
+
+class InvalidRequest(SenderError):
+    """The request is not valid."""
+
+    def __init__(self, message: str | None = None, *, code: str = "invalid_request", pointer: str | None = None):
+        super().__init__(message)
+        self.code = code
+        self.pointer = pointer
+
+
+class Conflict(SenderError):
+    """The state of the resource does not allow this."""
+
+
+class TooLarge(SenderError):
+    """The body is larger than this gateway accepts."""
+
+
+class AuthorError(TidegateError):
+    """A function or provider is at fault."""
+
+
+class DeclarationError(AuthorError):
+    """A function, event or provider is declared wrongly."""
+
+
+class NonRetriableError(AuthorError):
+    """Raised by a function to fail its run at once, without the retries that are left."""
+
+
+class PayloadMismatch(NonRetriableError):
+    """The event's data does not fit the class the function declared."""
+
+
+class RetryAfterError(AuthorError):
+    """Raised by a function to be retried at a time of its choosing.
+
+    `when` is an aware datetime, a timedelta, or a number of seconds from now.
+    """
+
+    def __init__(self, when: datetime | timedelta | float, message: str | None = None) -> None:
+        super().__init__(message)
+        if isinstance(when, datetime) and when.tzinfo is None:
+            raise DeclarationError("RetryAfterError needs a datetime with a time zone, e.g. datetime.now(UTC) + …")
+        self.when = when
+
+
+class OperatorError(TidegateError):
+    """Tidegate is set up wrongly."""
+
+
+class SettingsError(OperatorError):
+    """A setting is wrong."""
+
+
+class SchemaMismatch(OperatorError):
+    """The database's schema is not the one this version knows."""
+
+
+class Unavailable(TidegateError):
+    """The store cannot be reached right now; try again."""
+
+
+class Overloaded(Unavailable):
+    """Too much is waiting to be written right now; try again."""

@@ -1,0 +1,1 @@
+"""What authors of providers and functions see. Knows nothing of storage, HTTP servers or the engine."""

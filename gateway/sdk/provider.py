@@ -1,0 +1,138 @@
+"""A provider: what one third party's webhooks look like, as data, with two methods to override where data cannot say it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from gateway import codec
+from gateway.clock import SECOND, Micros
+from gateway.errors import DeclarationError
+from gateway.sdk.event import Event
+from gateway.sdk.scheme import Inbound, Scheme, Verdict
+
+UNKNOWN = "unknown"
+MAX_NAME = 200
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,49}")
+_UNSAFE = re.compile(r"[^\w.:/-]", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """What a verified request says.
+
+    `type`: the event's name behind `provider/`. `key`: what makes it the same delivery when it comes again.
+    `data_path`: dotted path of the event's data in the body; `data`: the data itself where the body does not hold it as it is.
+    """
+
+    type: str
+    key: str
+    occurred_at: Micros | None = None
+    data_path: str = ""
+    data: bytes | None = None
+    attributes: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """A realistic delivery for `tidegate trigger`: its body and the headers beside the signature."""
+
+    body: bytes
+    headers: Sequence[tuple[str, str]] = ()
+
+
+class Provider:
+    """One third party. Set the class attributes; override `parse` or `sample` where they cannot say it.
+
+    `name`: lower case, the first part of every event name and of `NAME_WEBHOOK_SECRET`. `scheme`: how it signs.
+    `type_at`, `id_at`, `occurred_at` (Unix seconds), `data_at`, `attributes`: members of the JSON body.
+    `type_header`: where the type is a header instead. `events`: typed event classes. `docs`: the third party's page.
+    `samples`: type -> a function that makes the body of a fresh sample.
+    """
+
+    name: str = ""
+    title: str = ""
+    docs: str = ""
+    setup: str = ""
+    scheme: Scheme
+    type_at: str = ""
+    type_header: str = ""
+    id_at: str = ""
+    occurred_at: str = ""
+    data_at: str = ""
+    attributes: Sequence[str] = ()
+    events: Sequence[type[Event[Any]]] = ()
+    samples: Mapping[str, Callable[[], Mapping[str, Any]]] = {}
+
+    def __init__(self) -> None:
+        if not _NAME.fullmatch(self.name):
+            raise DeclarationError(f"provider name {self.name!r}: use lower-case letters, digits and `-`")
+        if not hasattr(self, "scheme"):
+            raise DeclarationError(f"provider {self.name!r} has no `scheme`: without one nothing can be verified")
+        if not (self.type_at or self.type_header or type(self).parse is not Provider.parse):
+            raise DeclarationError(f"provider {self.name!r}: set `type_at` or `type_header`, or override `parse`")
+        members = {*filter(None, [self.type_at, self.id_at, self.occurred_at]), *self.attributes}
+        fields = [(f"m{i}", Any, msgspec.field(name=m, default=None)) for i, m in enumerate(sorted(members))]
+        self._members = sorted(members)
+        self._envelope = msgspec.json.Decoder(msgspec.defstruct("Envelope", fields))
+
+    def verify(self, request: Inbound, secrets: Sequence[str], now: int) -> Verdict:
+        """Whether one of `secrets` signed this request, at `now` (Unix seconds). Never raises."""
+        return self.scheme.verify(request, secrets, now)
+
+    def parse(self, request: Inbound) -> Parsed:
+        """What a verified request says. Raises ValueError when it says nothing that can be read."""
+        body = self.envelope(request.body)
+        type_ = request.header(self.type_header.lower()) if self.type_header else body[self.type_at]
+        id_ = body.get(self.id_at)
+        seconds = body.get(self.occurred_at)
+        return Parsed(
+            type=type_ if isinstance(type_, str) and type_ else UNKNOWN,
+            key=id_ if isinstance(id_, str) and id_ else body_key(request.body),
+            occurred_at=seconds * SECOND if isinstance(seconds, int) and 0 < seconds < 1 << 38 else None,
+            data_path=self.data_at,
+            attributes={name: body[name] for name in self.attributes if body[name] is not None},
+        )
+
+    def envelope(self, body: bytes) -> dict[str, Any]:
+        """The declared members of the JSON object `body`, None where missing. Raises ValueError when it is none."""
+        try:
+            found = self._envelope.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            whole = codec.loads(body)
+            if not isinstance(whole, dict):
+                raise ValueError("the body is not a JSON object") from None
+            return {name: whole.get(name) for name in self._members}
+        return {name: getattr(found, f"m{i}") for i, name in enumerate(self._members)}
+
+    def sample(self, type_: str) -> Sample:
+        """A fresh, realistic delivery of one type, unsigned. Raises KeyError for a type without a sample."""
+        return Sample(body=codec.dumps(self.samples[type_]()), headers=[("Content-Type", "application/json")])
+
+
+def read(provider: Provider, request: Inbound) -> Parsed:
+    """`provider.parse`, made total: what cannot be read is an event of type `unknown` under the body's hash."""
+    try:
+        parsed = provider.parse(request)
+        if parsed.data is None and parsed.data_path:
+            codec.member(request.body, parsed.data_path)
+    except Exception:
+        # A provider's parser is somebody's plugin, and what it reads was signed: it must never cost a webhook.
+        return Parsed(type=UNKNOWN, key=body_key(request.body))
+    return parsed
+
+
+def event_name(provider: str, type_: str) -> str:
+    """`provider/type`, with characters that no event name has replaced by `_`."""
+    return f"{provider}/{_UNSAFE.sub('_', type_)[:MAX_NAME]}"
+
+
+def body_key(body: bytes) -> str:
+    """The idempotency key where the third party gives none: the hash of the body."""
+    return "sha256:" + hashlib.sha256(body).hexdigest()
