@@ -1,0 +1,168 @@
+"""One frozen value with every setting: environment, then `tidegate.toml`, then defaults. The only reader of both."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from gateway.errors import SettingsError
+
+_SECRET = re.compile(r"([A-Z0-9_]+)_WEBHOOK_SECRET")
+_SOURCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSettings:
+    """A source as configured: its name, provider, live secrets (newest first) and where that was written."""
+
+    name: str
+    provider: str
+    secrets: tuple[str, ...]
+    origin: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Settings of one process; docs/configuration.md has the list for people."""
+
+    host: str = "127.0.0.1"
+    port: int = 8288
+    data_dir: Path = Path("data")
+    database_url: str = ""
+    master_key: str | None = None
+    api_key: str | None = None
+    url: str = ""
+    workers: int = 1
+    concurrency: int = 100
+    functions: tuple[Path, ...] = ()
+    providers: tuple[Path, ...] = ()
+    max_body_bytes: int = 26_214_400
+    lease_seconds: float = 15.0
+    shutdown_seconds: float = 20.0
+    quarantine_bytes: int = 52_428_800
+    quarantine_per_minute: int = 600
+    sources: tuple[SourceSettings, ...] = ()
+
+    @property
+    def resolved_database_url(self) -> str:
+        """The database: as set, or SQLite in the data directory."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tidegate.db'}"
+
+    @property
+    def base_url(self) -> str:
+        """Where the gateway is reached by the CLI."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host  # noqa: S104
+        return self.url or f"http://{host}:{self.port}"
+
+
+def load(environ: Mapping[str, str] | None = None, directory: Path | None = None) -> Settings:
+    """The settings from `environ` and the directory's `tidegate.toml`. Raises SettingsError, naming the setting."""
+    environ = os.environ if environ is None else environ
+    path = (directory or Path.cwd()) / "tidegate.toml"
+    table = _toml(path)
+    sources = _toml_sources(table.pop("sources", {}), path.name)
+    taken = {source.name for source in sources}
+    for source in _environment_sources(environ):
+        if source.name in taken:
+            raise SettingsError(f"source {source.name!r} is both in {path.name} and in the environment; keep one of them")
+        sources.append(source)
+    fields = Settings.__dataclass_fields__
+    values: dict[str, Any] = {}
+    for name in fields:
+        variable = f"TIDEGATE_{name.upper()}"
+        if name != "sources" and variable in environ:
+            values[name] = _typed(name, environ[variable], variable)
+        elif name in table:
+            values[name] = _typed(name, table[name], f"{name} in {path.name}")
+    unknown = table.keys() - fields.keys()
+    if unknown:
+        raise SettingsError(f"{path.name} has an unknown setting: {sorted(unknown)[0]}")
+    settings = Settings(**values, sources=tuple(sources))
+    _check(settings)
+    return settings
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text()) if path.exists() else {}
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path.name} cannot be read: {error}") from None
+
+
+def _typed(name: str, value: Any, where: str) -> Any:
+    default = getattr(Settings, name)
+    try:
+        if name in ("functions", "providers"):
+            parts: Sequence[str] = value.split(os.pathsep) if isinstance(value, str) else value
+            return tuple(Path(part) for part in parts if part)
+        if isinstance(default, Path):
+            return Path(value)
+        if isinstance(default, int | float):
+            return type(default)(value)
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+    except (TypeError, ValueError):
+        raise SettingsError(f"{where} is not a valid value: {value!r}") from None
+
+
+def _check(settings: Settings) -> None:
+    bounds = {
+        "port": (0, 65535),
+        "workers": (0, 64),
+        "concurrency": (1, 10_000),
+        "max_body_bytes": (1, 1 << 30),
+        "lease_seconds": (0.2, 3600),
+        "shutdown_seconds": (0, 3600),
+        "quarantine_bytes": (0, 1 << 40),
+        "quarantine_per_minute": (0, 1_000_000),
+    }
+    for name, (low, high) in bounds.items():
+        if not low <= getattr(settings, name) <= high:
+            raise SettingsError(f"TIDEGATE_{name.upper()} must lie between {low} and {high}, not {getattr(settings, name)}")
+    if not settings.resolved_database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
+        raise SettingsError("TIDEGATE_DATABASE_URL must begin with postgresql:// or sqlite:///")
+    if settings.api_key is not None and len(settings.api_key) < 16:
+        raise SettingsError("TIDEGATE_API_KEY must have at least 16 characters")
+
+
+def _environment_sources(environ: Mapping[str, str]) -> list[SourceSettings]:
+    found: list[SourceSettings] = []
+    for variable, value in sorted(environ.items()):
+        match = _SECRET.fullmatch(variable)
+        if match:
+            name = match[1].lower().replace("_", "-")
+            found.append(SourceSettings(name=name, provider=name, secrets=_secrets(value, variable), origin=variable))
+    return found
+
+
+def _toml_sources(table: Any, file: str) -> list[SourceSettings]:
+    found: list[SourceSettings] = []
+    for name, raw in cast(dict[str, Any], table).items():
+        where = f"[sources.{name}] in {file}"
+        if not isinstance(raw, dict) or not _SOURCE.fullmatch(name):
+            raise SettingsError(f"{where}: a source is a table under a name of lower-case letters, digits and `-`")
+        options = cast(dict[str, Any], raw)
+        unknown = options.keys() - {"provider", "secret", "secrets"}
+        if unknown:
+            raise SettingsError(f"{where} has an unknown option: {sorted(unknown)[0]}")
+        secrets = options.get("secrets", options.get("secret", ""))
+        joined = ",".join(secrets) if isinstance(secrets, list) else str(secrets)  # pyright: ignore[reportUnknownArgumentType]
+        found.append(
+            SourceSettings(
+                name=name, provider=str(options.get("provider", name)), secrets=_secrets(joined, where), origin=file
+            )
+        )
+    return found
+
+
+def _secrets(value: str, where: str) -> tuple[str, ...]:
+    secrets = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not secrets:
+        raise SettingsError(f"{where} holds no secret; paste the signing secret the provider shows you")
+    return secrets

@@ -1,0 +1,148 @@
+"""Rare writes: what functions are offered, sources, keys, and the control of runs (cancel, retry, replay)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from gateway.clock import Micros
+from gateway.core.spec import FunctionSpec
+from gateway.store.database import Transaction
+from gateway.store.inbox import NewDelivery, deliver
+from gateway.store.journal import Command
+
+
+@dataclass(frozen=True, slots=True)
+class Publish(Command[None]):
+    """Replace an app's function specs; runs of functions nobody offers are held, others freed."""
+
+    wakes = True
+
+    app: str
+    specs: tuple[FunctionSpec, ...]
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Publish]) -> list[None]:
+        for command in commands:
+            row = (command.app, msgspec.json.encode(command.specs), command.now)
+            if not tx.update("apps", ("id",), ("specs", "published_at"), [row]):
+                tx.insert("apps", ("id", "specs", "published_at"), [row])
+        offered = [spec.id for (raw,) in tx.rows("select specs from apps") for spec in decode_specs(raw)]
+        condition, ids = tx.any_of("function_id", offered)
+        tx.rows(f"update queue set held = 0 where held = 1 and {condition}", ids)
+        tx.rows(f"update queue set held = 1 where held = 0 and worker_id is null and not {condition}", ids)
+        return [None] * len(commands)
+
+
+def decode_specs(raw: bytes) -> list[FunctionSpec]:
+    """Published specs as they are stored."""
+    return msgspec.json.decode(raw, type=list[FunctionSpec])
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSource(Command[None]):
+    """Keep a source as configured, its secrets encrypted."""
+
+    id: str
+    name: str
+    provider: str
+    secrets: bytes
+    origin: str
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[SaveSource]) -> list[None]:
+        for c in commands:
+            row = (c.name, c.provider, c.secrets, c.origin)
+            if not tx.update("sources", ("name",), ("provider", "secrets", "origin"), [row]):
+                columns = ("id", "name", "provider", "secrets", "origin", "created_at")
+                tx.insert("sources", columns, [(c.id, *row, c.now)])
+        return [None] * len(commands)
+
+
+@dataclass(frozen=True, slots=True)
+class SaveKey(Command[bool]):
+    """Keep an API key's hash; False when there is one with this id already."""
+
+    id: str
+    name: str
+    hash: bytes
+    scopes: str
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[SaveKey]) -> list[bool]:
+        columns = ("id", "name", "hash", "scopes", "created_at")
+        return [bool(tx.insert_new("api_keys", columns, [(c.id, c.name, c.hash, c.scopes, c.now)])) for c in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRun(Command[bool]):
+    """Make a live run final as cancelled; False when it was final or unknown."""
+
+    run_id: str
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[CancelRun]) -> list[bool]:
+        return [_cancel(tx, command) for command in commands]
+
+
+def _cancel(tx: Transaction, command: CancelRun) -> bool:
+    row = tx.rows("delete from queue where run_id = ? returning attempt, first_started_at", [command.run_id])
+    if not row:
+        return False
+    columns = ("outcome", "attempts", "started_at", "finished_at")
+    tx.update("runs", ("id",), columns, [(command.run_id, "cancelled", row[0][0], row[0][1], command.now)])
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRun(Command[bool]):
+    """Queue a failed or cancelled run again, with all its attempts; False when it is not one."""
+
+    wakes = True
+
+    run_id: str
+    max_attempts: int
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[RetryRun]) -> list[bool]:
+        return [_retry(tx, command) for command in commands]
+
+
+def _retry(tx: Transaction, command: RetryRun) -> bool:
+    row = tx.rows(
+        "update runs set outcome = null, finished_at = null, output = null, error = null, attempts = 0"
+        " where id = ? and outcome in ('failed', 'cancelled') returning function_id",
+        [command.run_id],
+    )
+    if not row:
+        return False
+    # The fence goes on from where it was: an old holder of this run must not match.
+    fence = tx.rows("select coalesce(max(fence), 0) + 1 from attempts where run_id = ?", [command.run_id])[0][0] + 1
+    columns = ("run_id", "function_id", "due_at", "priority", "held", "attempt", "max_attempts", "fence")
+    tx.insert("queue", columns, [(command.run_id, row[0][0], command.now, 0, 0, 0, command.max_attempts, fence)])
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Replay(Command[None]):
+    """New runs of a stored event, under a replay id of their own."""
+
+    wakes = True
+
+    event_id: str
+    replay_id: str
+    deliveries: tuple[NewDelivery, ...]
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Replay]) -> list[None]:
+        for c in commands:
+            deliver(tx, [(c.event_id, c.replay_id, delivery) for delivery in c.deliveries], {c.event_id: c.now})
+        return [None] * len(commands)

@@ -1,0 +1,88 @@
+"""One database, two dialects: everything in which SQLite and PostgreSQL differ stands in this seam and its two files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+Row = Sequence[Any]
+Notify = Callable[[], None]
+
+
+class Transaction(Protocol):
+    """The writer's open transaction; statements are written with `?` for parameters."""
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """Insert many rows."""
+        ...
+
+    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        """Insert the rows whose primary key is new; returns the first column of those that were."""
+        ...
+
+    def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        """Set `columns` of the rows whose `keys` match; each row is key values, then new values. Returns first keys that matched."""
+        ...
+
+    def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        """Delete the rows whose `keys` match; returns the first key of each row that was there."""
+        ...
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run any statement and return its rows."""
+        ...
+
+    def any_of(self, column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        """A condition that `column` is one of `values`, and its parameters."""
+        ...
+
+    def clock(self, now: int) -> int:
+        """What time leases are judged by, in microseconds: the database's clock where several machines share it."""
+        ...
+
+    def skip_locked(self) -> str:
+        """What to append to a select whose rows are to be locked, passing over those another transaction holds."""
+        ...
+
+
+class Database(Protocol):
+    """A place that keeps Tidegate's tables. Errors of the driver leave it as Unavailable."""
+
+    url: str
+    dialect: str
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """The writer's transaction, flushed to disk when the block ends; used from the journal's thread only."""
+        ...
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
+        """Rows of one read statement, by column name; from any thread."""
+        ...
+
+    def after_commit(self) -> None:
+        """Housekeeping between transactions, in the writer's turn."""
+        ...
+
+    def wake(self) -> None:
+        """Tell every waiting process that something is due; may be lost, is never waited for."""
+        ...
+
+    def listen(self, on_wake: Notify) -> Callable[[], None]:
+        """Call `on_wake` (from a thread) at every wake-up until the returned function is called."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection."""
+        ...
+
+
+def open_database(url: str) -> Database:
+    """The database at `sqlite:///path` or `postgresql://…`."""
+    if url.startswith("sqlite:///"):
+        from gateway.store.sqlite import SQLite
+
+        return SQLite(url)
+    from gateway.store.postgres import Postgres
+
+    return Postgres(url)

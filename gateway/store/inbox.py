@@ -1,0 +1,188 @@
+"""Accepting: a request, its event and one run for each matching function, in one transaction (G1, G2, G3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.clock import Micros
+from gateway.store.database import Transaction
+from gateway.store.journal import Command
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """An inbound request as it is kept."""
+
+    id: str
+    source: str
+    received_at: Micros
+    method: str
+    url: str
+    headers: bytes
+    body: bytes
+    secret_index: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    """An event as it is kept."""
+
+    id: str
+    name: str
+    source: str
+    key: str
+    occurred_at: Micros
+    received_at: Micros
+    attributes: bytes
+    request_id: str | None = None
+    data_path: str = ""
+    data: bytes | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A run to make for one function, or why there is none."""
+
+    function_id: str
+    max_attempts: int
+    run_id: str | None
+    skip_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The event a request became: the first one with its key."""
+
+    event_id: str
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Accept(Command[Accepted]):
+    """Keep an event and its deliveries, unless its (source, key) is known; keep its request either way."""
+
+    wakes = True
+
+    event: EventRecord
+    deliveries: tuple[NewDelivery, ...]
+    request: RequestRecord | None = None
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
+        hashes = [key_hash(command.event.source, command.event.key) for command in commands]
+        owners, new = _claim_keys(tx, hashes, commands)
+        firsts: list[Accept] = []
+        later: list[tuple[Accept, str]] = []
+        for command, hashed in zip(commands, hashes, strict=True):
+            if owners[hashed] != command.event.id:
+                later.append((command, owners[hashed]))
+            elif hashed in new:
+                firsts.append(command)
+            # else an earlier try committed this very command and only its answer got lost: all is there.
+        _insert_firsts(tx, firsts)
+        duplicates = [
+            (*_request_row(c.request), "duplicate", None, owner) for c, owner in later if c.request is not None
+        ]
+        if duplicates:
+            tx.insert_new("requests", REQUEST_COLUMNS, duplicates)
+        return [
+            Accepted(owners[hashed], duplicate=owners[hashed] != command.event.id)
+            for command, hashed in zip(commands, hashes, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptMany(Command[list[Accepted]]):
+    """Several events, all or nothing."""
+
+    wakes = True
+
+    accepts: tuple[Accept, ...]
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[AcceptMany]) -> list[list[Accepted]]:
+        flat = [accept for command in commands for accept in command.accepts]
+        results = iter(Accept.execute(tx, flat))
+        return [[next(results) for _ in command.accepts] for command in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine(Command[None]):
+    """Keep a request that failed verification, and why."""
+
+    request: RequestRecord
+    reason: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Quarantine]) -> list[None]:
+        rows = [(*_request_row(c.request), "quarantined", c.reason, None) for c in commands]
+        tx.insert_new("requests", REQUEST_COLUMNS, rows)
+        return [None] * len(commands)
+
+
+REQUEST_COLUMNS = (
+    "id", "source", "received_at", "method", "url", "headers", "body", "secret_index", "status", "reason", "event_id",
+)  # fmt: skip
+EVENT_COLUMNS = (
+    "id", "name", "source", "key", "occurred_at", "received_at", "attributes", "request_id", "data_path", "data", "traceparent",
+)  # fmt: skip
+DELIVERY_COLUMNS = ("event_id", "function_id", "replay_id", "run_id", "skip_reason")
+RUN_COLUMNS = ("id", "event_id", "function_id", "created_at", "attempts")
+QUEUE_COLUMNS = ("run_id", "function_id", "due_at", "priority", "held", "attempt", "max_attempts", "fence")
+
+
+def key_hash(source: str, key: str) -> bytes:
+    """16 bytes for a (source, key); a source's name has no NUL."""
+    return hashlib.blake2b(f"{source}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def deliver(tx: Transaction, new: Sequence[tuple[str, str, NewDelivery]], at: dict[str, Micros]) -> None:
+    """Make deliveries, runs and queue rows for (event id, replay id, delivery); `at` is when each event's runs are due."""
+    tx.insert(
+        "deliveries", DELIVERY_COLUMNS, [(e, d.function_id, replay, d.run_id, d.skip_reason) for e, replay, d in new]
+    )
+    runs = [(e, d) for e, _, d in new if d.run_id is not None]
+    tx.insert("runs", RUN_COLUMNS, [(d.run_id, e, d.function_id, at[e], 0) for e, d in runs])
+    tx.insert("queue", QUEUE_COLUMNS, [(d.run_id, d.function_id, at[e], 0, 0, 0, d.max_attempts, 0) for e, d in runs])
+
+
+def _claim_keys(
+    tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]
+) -> tuple[dict[bytes, str], set[bytes]]:
+    """The event id that owns each key, and which keys are new with this group."""
+    owners: dict[bytes, str] = {}
+    for hashed, command in zip(hashes, commands, strict=True):
+        owners.setdefault(hashed, command.event.id)
+    at = commands[0].event.received_at
+    new = tx.insert_new(
+        "idempotency_keys", ("key_hash", "event_id", "created_at"), [(h, e, at) for h, e in owners.items()]
+    )
+    known = [hashed for hashed in owners if hashed not in new]
+    if known:
+        condition, parameters = tx.any_of("key_hash", known)
+        for hashed, event_id in tx.rows(
+            f"select key_hash, event_id from idempotency_keys where {condition}", parameters
+        ):
+            owners[hashed] = event_id
+    return owners, new
+
+
+def _insert_firsts(tx: Transaction, firsts: Sequence[Accept]) -> None:
+    requests = [(*_request_row(c.request), "accepted", None, c.event.id) for c in firsts if c.request is not None]
+    tx.insert("requests", REQUEST_COLUMNS, requests)
+    tx.insert("events", EVENT_COLUMNS, [_event_row(c.event) for c in firsts])
+    at = {c.event.id: c.event.received_at for c in firsts}
+    deliver(tx, [(c.event.id, "", delivery) for c in firsts for delivery in c.deliveries], at)
+
+
+def _event_row(e: EventRecord) -> tuple[object, ...]:
+    return (
+        e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.attributes, e.request_id, e.data_path, e.data, e.traceparent,
+    )  # fmt: skip
+
+
+def _request_row(r: RequestRecord) -> tuple[object, ...]:
+    return (r.id, r.source, r.received_at, r.method, r.url, r.headers, r.body, r.secret_index)

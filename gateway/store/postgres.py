@@ -1,0 +1,207 @@
+"""PostgreSQL: few, fat transactions; many rows per statement by arrays and `unnest`; LISTEN and NOTIFY apart from them."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, LiteralString, cast
+
+import psycopg
+from psycopg.rows import dict_row
+
+from gateway.errors import Unavailable
+from gateway.store.database import Notify, Row
+from gateway.store.tables import METADATA
+
+CHANNEL = "tidegate"
+READERS = 4
+RECONNECT_SECONDS = 1.0
+
+
+def _array_types() -> dict[tuple[str, str], str]:
+    names = {"BIGINT": "bigint", "INTEGER": "bigint", "VARCHAR": "text", "BLOB": "bytea"}
+    return {
+        (table.name, column.name): names[str(column.type)]
+        for table in METADATA.sorted_tables
+        for column in table.columns
+    }
+
+
+class PostgresTransaction:
+    """Statements on the writer's connection, each over whole columns."""
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        if rows:
+            self._execute(*self._insert_text(table, columns, rows))
+
+    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        # One order for all writers: two gateways inserting the same keys must not wait for each other in a circle.
+        sql, parameters = self._insert_text(table, columns, sorted(rows, key=lambda row: row[0]))
+        return {row[0] for row in self._execute(f"{sql} on conflict do nothing returning {columns[0]}", parameters)}
+
+    def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        if not rows:
+            return set()
+        given, parameters = self._arrays(table, [*keys, *columns], rows)
+        sql = f"update {table} t set {', '.join(f'{c} = i.{c}' for c in columns)} from {given} where "
+        sql += " and ".join(f"t.{key} = i.{key}" for key in keys)
+        return {row[0] for row in self._execute(f"{sql} returning t.{keys[0]}", parameters)}
+
+    def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        if not rows:
+            return set()
+        given, parameters = self._arrays(table, keys, rows)
+        condition = " and ".join(f"t.{key} = i.{key}" for key in keys)
+        sql = f"delete from {table} t using {given} where {condition} returning t.{keys[0]}"
+        return {row[0] for row in self._execute(sql, parameters)}
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._execute(translate(sql), parameters)
+
+    def any_of(self, column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        return f"{column} = any(?)", [list(values)]
+
+    def clock(self, now: int) -> int:
+        return self.rows("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")[0][0]
+
+    def skip_locked(self) -> str:
+        return " for update skip locked"
+
+    def _insert_text(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
+        given, parameters = self._arrays(table, columns, rows)
+        return f"insert into {table} ({', '.join(columns)}) select {', '.join(columns)} from {given}", parameters
+
+    def _arrays(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
+        places = ", ".join(f"%b::{ARRAY_TYPES[table, column]}[]" for column in columns)
+        return f"unnest({places}) as i({', '.join(columns)})", [list(column) for column in zip(*rows, strict=True)]
+
+    def _execute(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        cursor = self._connection.execute(cast(LiteralString, sql), parameters)
+        return cursor.fetchall() if cursor.description is not None else []
+
+
+class Postgres:
+    """A database reached by URL: the writer's connection, a few for reads, one each to notify and to listen."""
+
+    dialect = "postgresql"
+
+    def __init__(self, url: str) -> None:
+        self.url = url.replace("postgres://", "postgresql://", 1)
+        self._writer: psycopg.Connection[Any] | None = None
+        self._notifier: psycopg.Connection[Any] | None = None
+        self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue()
+        self._readers = threading.BoundedSemaphore(READERS)
+        self._closed = threading.Event()
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[PostgresTransaction]:
+        try:
+            if self._writer is None or self._writer.closed:
+                self._writer = self._connect(autocommit=False)
+            connection = self._writer
+            try:
+                yield PostgresTransaction(connection)
+                connection.commit()
+            except BaseException:
+                self._abandon(connection)
+                raise
+        except psycopg.IntegrityError:
+            raise
+        except psycopg.Error as error:
+            raise Unavailable(f"PostgreSQL: {str(error).strip()}") from error
+
+    def _abandon(self, connection: psycopg.Connection[Any]) -> None:
+        try:
+            connection.rollback()
+        except psycopg.Error:
+            with contextlib.suppress(psycopg.Error):
+                connection.close()
+            self._writer = None
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
+        with self._readers:
+            try:
+                return self._read_once(sql, parameters)
+            except psycopg.OperationalError:
+                # An idle connection may have died with a restarted server; a fresh one tells whether it is back.
+                self._drop_idle()
+            try:
+                return self._read_once(sql, parameters)
+            except psycopg.Error as error:
+                raise Unavailable(f"PostgreSQL: {str(error).strip()}") from error
+
+    def _read_once(self, sql: str, parameters: Sequence[Any]) -> list[Mapping[str, Any]]:
+        try:
+            connection = self._idle.get_nowait()
+        except queue.Empty:
+            connection = self._connect(autocommit=True)
+        cursor = connection.cursor(row_factory=dict_row)
+        rows = cursor.execute(cast(LiteralString, translate(sql)), parameters).fetchall()
+        self._idle.put(connection)
+        return cast(list[Mapping[str, Any]], rows)
+
+    def _drop_idle(self) -> None:
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._idle.get_nowait().close()
+
+    def after_commit(self) -> None:
+        return
+
+    def wake(self) -> None:
+        try:
+            if self._notifier is None or self._notifier.closed:
+                self._notifier = self._connect(autocommit=True)
+            self._notifier.execute(f"notify {CHANNEL}")
+        except psycopg.Error:
+            self._notifier = None  # polling finds what a lost wake-up did not
+
+    def listen(self, on_wake: Notify) -> Callable[[], None]:
+        stopped = threading.Event()
+
+        def pump() -> None:
+            while not stopped.is_set():
+                try:
+                    with self._connect(autocommit=True) as connection:
+                        connection.execute(f"listen {CHANNEL}")
+                        on_wake()
+                        while not stopped.is_set():
+                            for _ in connection.notifies(timeout=1.0):
+                                on_wake()
+                except psycopg.Error:
+                    stopped.wait(RECONNECT_SECONDS)
+
+        threading.Thread(target=pump, name="wake-ups", daemon=True).start()
+        return stopped.set
+
+    def close(self) -> None:
+        self._closed.set()
+        self._drop_idle()
+        for connection in (self._writer, self._notifier):
+            if connection is not None:
+                connection.close()
+
+    def _connect(self, *, autocommit: bool) -> psycopg.Connection[Any]:
+        return psycopg.connect(
+            self.url,
+            autocommit=autocommit,
+            connect_timeout=5,
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            application_name="tidegate",
+        )
+
+
+def translate(sql: str) -> str:
+    """`?` places as psycopg's."""
+    return re.sub(r"\?", "%s", sql.replace("%", "%%"))
+
+
+ARRAY_TYPES = _array_types()

@@ -1,0 +1,242 @@
+"""The life of live runs: claim, finish, heartbeat, rescue. Every write that ends an attempt carries its fence (G6)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gateway import codec
+from gateway.clock import SECOND, Micros
+from gateway.core.decide import Decision
+from gateway.core.outcome import Failure
+from gateway.store.database import Transaction
+from gateway.store.journal import Command
+
+ATTEMPT_COLUMNS = ("run_id", "fence", "number", "outcome", "worker_id", "started_at", "finished_at", "error")
+WORKER_LOST = Failure(
+    "WorkerLost",
+    "the worker that ran this attempt stopped without a word: it was killed, ran out of memory, or lost the database",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A run that is ours under `fence`, with its event; `body` holds the event's data at `data_path`, or is the data."""
+
+    run_id: str
+    function_id: str
+    attempt: int
+    max_attempts: int
+    fence: int
+    first_started_at: Micros
+    event_id: str
+    event_name: str
+    source: str
+    occurred_at: Micros
+    received_at: Micros
+    attributes: bytes
+    traceparent: str | None
+    data_path: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Claim(Command[list[Claimed]]):
+    """Take up to `limit` due runs of these functions: raise the fence, count the attempt, return them with their events."""
+
+    worker_id: str
+    function_ids: tuple[str, ...]
+    limit: int
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Claim]) -> list[list[Claimed]]:
+        return [_claim(tx, command) for command in commands]
+
+
+def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
+    condition, ids = tx.any_of("function_id", claim.function_ids)
+    rows = tx.rows(
+        f"with due as materialized (select run_id from queue where held = 0 and due_at <= ? and worker_id is null and {condition}"
+        f" order by due_at, run_id limit ?{tx.skip_locked()})"
+        " update queue set worker_id = ?, claimed_at = ?, fence = fence + 1, attempt = attempt + 1, reason = null,"
+        " first_started_at = coalesce(first_started_at, ?) from due where queue.run_id = due.run_id"
+        " returning queue.run_id, function_id, attempt, max_attempts, fence, first_started_at",
+        [claim.now, *ids, claim.limit, claim.worker_id, claim.now, claim.now],
+    )
+    if not rows:
+        return []
+    condition, ids = tx.any_of("r.id", [row[0] for row in rows])
+    events = {
+        row[0]: row[1:]
+        for row in tx.rows(
+            "select r.id, e.id, e.name, e.source, e.occurred_at, e.received_at, e.attributes, e.traceparent, e.data_path,"
+            " coalesce(e.data, q.body) from runs r join events e on e.id = r.event_id"
+            f" left join requests q on q.id = e.request_id where {condition}",
+            ids,
+        )
+    }
+    return [Claimed(*row, *events[row[0]]) for row in sorted(rows)]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish(Command[bool]):
+    """End an attempt with a decision. The result is False when the run has another holder by now: nothing was written."""
+
+    run_id: str
+    fence: int
+    number: int
+    worker_id: str
+    started_at: Micros
+    first_started_at: Micros
+    finished_at: Micros
+    decision: Decision
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Finish]) -> list[bool]:
+        final = [c for c in commands if c.decision.move in ("succeed", "fail")]
+        parked = [c for c in commands if c.decision.move in ("retry", "hand_back")]
+        mine = tx.delete("queue", ("run_id", "fence"), [(c.run_id, c.fence) for c in final])
+        mine |= tx.update(
+            "queue",
+            ("run_id", "fence"),
+            ("due_at", "attempt", "reason", "worker_id", "claimed_at"),
+            [_parked(c) for c in parked],
+        )
+        tx.update(
+            "runs",
+            ("id",),
+            ("outcome", "attempts", "started_at", "finished_at", "output", "error"),
+            [_ended(c) for c in final if c.run_id in mine],
+        )
+        tx.insert("attempts", ATTEMPT_COLUMNS, [_attempt(c) for c in commands if c.run_id in mine])
+        return [c.run_id in mine for c in commands]
+
+
+def _parked(c: Finish) -> tuple[Any, ...]:
+    retry = c.decision.move == "retry"
+    return (
+        c.run_id,
+        c.fence,
+        c.decision.due_at,
+        c.number if retry else c.number - 1,
+        "retry" if retry else None,
+        None,
+        None,
+    )
+
+
+def _ended(c: Finish) -> tuple[Any, ...]:
+    outcome = "succeeded" if c.decision.move == "succeed" else "failed"
+    return (
+        c.run_id,
+        outcome,
+        c.number,
+        c.first_started_at,
+        c.finished_at,
+        c.decision.output,
+        error_json(c.decision.error),
+    )
+
+
+def _attempt(c: Finish) -> tuple[Any, ...]:
+    outcome = {"succeed": "succeeded", "fail": "failed", "retry": "failed", "hand_back": "handed_back"}[c.decision.move]
+    error = error_json(c.decision.error)
+    return (c.run_id, c.fence, c.number, outcome, c.worker_id, c.started_at, c.finished_at, error)
+
+
+def error_json(error: Failure | None) -> bytes | None:
+    """An error as it is stored."""
+    return None if error is None else codec.dumps(asdict(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat(Command[dict[str, int]]):
+    """Renew a worker's lease; returns the fence of every run the database says it holds."""
+
+    worker_id: str
+    host: str
+    pid: int
+    now: Micros
+    lease: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Heartbeat]) -> list[dict[str, int]]:
+        return [_heartbeat(tx, command) for command in commands]
+
+
+def _heartbeat(tx: Transaction, beat: Heartbeat) -> dict[str, int]:
+    now = tx.clock(beat.now)
+    if not tx.update("workers", ("id",), ("lease_until",), [(beat.worker_id, now + beat.lease)]):
+        row = (beat.worker_id, beat.host, beat.pid, now, now + beat.lease)
+        tx.insert("workers", ("id", "host", "pid", "started_at", "lease_until"), [row])
+    rows = tx.rows(
+        "select run_id, fence from queue where held = 0 and due_at <= ? and worker_id = ?", [beat.now, beat.worker_id]
+    )
+    return {row[0]: row[1] for row in rows}
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue(Command[int]):
+    """Free, or fail when out of attempts, up to `limit` runs whose worker's lease is over; returns how many."""
+
+    wakes = True
+
+    now: Micros
+    limit: int = 500
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Rescue]) -> list[int]:
+        return [_rescue(tx, command) for command in commands]
+
+
+def _rescue(tx: Transaction, rescue: Rescue) -> int:
+    now = tx.clock(rescue.now)
+    lost = tx.rows(
+        "select run_id, fence, attempt, max_attempts, worker_id, claimed_at, first_started_at from queue"
+        " where held = 0 and due_at <= ? and worker_id is not null"
+        " and worker_id not in (select id from workers where lease_until >= ?)"
+        f" order by due_at, run_id limit ?{tx.skip_locked()}",
+        [rescue.now, now, rescue.limit],
+    )
+    spent = [row for row in lost if row[2] >= row[3]]
+    mine = tx.delete("queue", ("run_id", "fence"), [row[:2] for row in spent])
+    mine |= tx.update(
+        "queue",
+        ("run_id", "fence"),
+        ("due_at", "reason", "worker_id", "claimed_at"),
+        [(row[0], row[1], rescue.now, "lease_lost", None, None) for row in lost if row[2] < row[3]],
+    )
+    # The next claim raises the fence by one more, and until then nobody's fence may match.
+    freed = [row for row in lost if row[2] < row[3] and row[0] in mine]
+    _raise_fences(tx, [row[0] for row in freed])
+    error = error_json(WORKER_LOST)
+    tx.update(
+        "runs",
+        ("id",),
+        ("outcome", "attempts", "started_at", "finished_at", "error"),
+        [(row[0], "failed", row[2], row[6], rescue.now, error) for row in spent if row[0] in mine],
+    )
+    attempts = [(r[0], r[1], r[2], "lease_lost", r[4], r[5], rescue.now, error) for r in lost if r[0] in mine]
+    tx.insert("attempts", ATTEMPT_COLUMNS, attempts)
+    tx.rows("delete from workers where lease_until < ?", [now - 3600 * SECOND])
+    return len(mine)
+
+
+def _raise_fences(tx: Transaction, run_ids: list[str]) -> None:
+    if run_ids:
+        condition, ids = tx.any_of("run_id", run_ids)
+        tx.rows(f"update queue set fence = fence + 1 where {condition}", ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Retire(Command[None]):
+    """A worker that stops in good order: its lease ends now."""
+
+    worker_id: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Retire]) -> list[None]:
+        tx.delete("workers", ("id",), [(command.worker_id,) for command in commands])
+        return [None] * len(commands)

@@ -1,0 +1,196 @@
+"""SQLite: one file, WAL, synchronous=FULL, and several processes that take turns by an advisory lock."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import socket
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import Unavailable
+from gateway.store.database import Notify, Row
+
+BUSY_MS = 5000
+CHECKPOINT_BYTES = 16 << 20
+TRUNCATE_BYTES = 64 << 20
+CHUNK = 900
+
+
+class SQLiteTransaction:
+    """Statements on the writer's connection."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._texts: dict[tuple[Any, ...], str] = {}
+
+    def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        self._connection.executemany(self._insert_text(table, columns), rows)
+
+    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        sql = self._insert_text(table, columns) + f" on conflict do nothing returning {columns[0]}"
+        execute = self._connection.execute
+        return {found[0] for row in rows for found in execute(sql, row).fetchall()}
+
+    def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        text = ("update", table, *keys, *columns)
+        sql = self._texts.get(text)
+        if sql is None:
+            places = {name: f"?{i}" for i, name in enumerate([*keys, *columns], 1)}
+            assignments = ", ".join(f"{name} = {places[name]}" for name in columns)
+            condition = " and ".join(f"{name} = {places[name]}" for name in keys)
+            sql = f"update {table} set {assignments} where {condition} returning {keys[0]}"
+            self._texts[text] = sql
+        execute = self._connection.execute
+        return {found[0] for row in rows for found in execute(sql, row).fetchall()}
+
+    def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+        condition = " and ".join(f"{name} = ?" for name in keys)
+        sql = f"delete from {table} where {condition} returning {keys[0]}"
+        execute = self._connection.execute
+        return {found[0] for row in rows for found in execute(sql, row).fetchall()}
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def any_of(self, column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        return f"{column} in ({', '.join('?' * len(values))})", list(values)
+
+    def clock(self, now: int) -> int:
+        return now
+
+    def skip_locked(self) -> str:
+        return ""
+
+    def _insert_text(self, table: str, columns: Sequence[str]) -> str:
+        return f"insert into {table} ({', '.join(columns)}) values ({', '.join('?' * len(columns))})"
+
+
+class SQLite:
+    """A database file, its turn lock and its wake-up sockets, all in one directory."""
+
+    dialect = "sqlite"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.path = Path(url.removeprefix("sqlite:///"))
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._wake_dir = self.path.parent / "wake"
+        self._wake_dir.mkdir(exist_ok=True)
+        self._turn = os.open(self.path.with_suffix(".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._writer: sqlite3.Connection | None = None
+        self._readers = threading.local()
+        self._wal = str(self.path) + "-wal"
+        self._checkpointing = threading.Event()
+        self._closed = False
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[SQLiteTransaction]:
+        try:
+            # The kernel hands this lock over fairly and frees it when its holder dies; SQLite's busy handler sleeps
+            # while the other process takes every gap.
+            fcntl.flock(self._turn, fcntl.LOCK_EX)
+            try:
+                connection = self._writer = self._writer or self._connect()
+                connection.execute("begin immediate")
+                try:
+                    yield SQLiteTransaction(connection)
+                    connection.execute("commit")
+                except BaseException:
+                    if connection.in_transaction:
+                        connection.execute("rollback")
+                    raise
+            finally:
+                fcntl.flock(self._turn, fcntl.LOCK_UN)
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise Unavailable(f"SQLite: {error}") from error
+
+    def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
+        connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
+        try:
+            if connection is None:
+                connection = self._readers.connection = self._connect()
+                connection.execute("pragma query_only = on")
+            cursor = connection.execute(sql, parameters)
+            names = [column[0] for column in cursor.description]
+            return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        except sqlite3.Error as error:
+            raise Unavailable(f"SQLite: {error}") from error
+
+    def after_commit(self) -> None:
+        try:
+            size = os.stat(self._wal).st_size
+        except OSError:
+            return
+        if size > TRUNCATE_BYTES and self._writer is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._writer.execute("pragma wal_checkpoint(truncate)")
+        elif size > CHECKPOINT_BYTES and not self._checkpointing.is_set():
+            self._checkpointing.set()
+            threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
+
+    def _checkpoint(self) -> None:
+        try:
+            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
+                connection.execute("pragma wal_checkpoint(passive)")
+        finally:
+            self._checkpointing.clear()
+
+    def wake(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            for path in self._wake_dir.glob("*.sock"):
+                try:
+                    sender.sendto(b"!", os.path.relpath(path))
+                except ConnectionRefusedError:
+                    path.unlink(missing_ok=True)
+                except OSError:
+                    continue
+
+    def listen(self, on_wake: Notify) -> Callable[[], None]:
+        path = self._wake_dir / f"{os.getpid()}-{id(on_wake):x}.sock"
+        path.unlink(missing_ok=True)
+        receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        receiver.bind(os.path.relpath(path))
+
+        def pump() -> None:
+            with contextlib.suppress(OSError):
+                while receiver.recv(1) == b"!":
+                    on_wake()
+            receiver.close()
+
+        threading.Thread(target=pump, name="wake-ups", daemon=True).start()
+
+        def stop() -> None:
+            with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.sendto(b".", os.path.relpath(path))
+            path.unlink(missing_ok=True)
+
+        return stop
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if self._writer is not None:
+                self._writer.close()
+            os.close(self._turn)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=512
+        )
+        for pragma in (
+            "journal_mode = wal",
+            "synchronous = full",
+            "wal_autocheckpoint = 0",
+            "cache_size = -65536",
+            "temp_store = memory",
+        ):
+            connection.execute(f"pragma {pragma}")
+        return connection

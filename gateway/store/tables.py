@@ -1,0 +1,186 @@
+"""The schema, for both databases. Times are microseconds since the epoch, UTC; `…_at` columns all hold one.
+
+`runs` is history: written at accept and at the end. What is live has a row in `queue`, which is all that is ever searched
+for work, and which goes in the transaction that ends the run. An inbound body is stored once, with its request.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, Index, LargeBinary, text
+from sqlmodel import BigInteger, Column, Field, SQLModel
+
+# Kept in the order the data flows.
+
+
+class AppTable(SQLModel, table=True):
+    """What a group of functions published: one atomic set of specs per app."""
+
+    __tablename__ = "apps"
+    id: str = Field(primary_key=True)
+    specs: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    published_at: int = Field(sa_type=BigInteger)
+
+
+class SourceTable(SQLModel, table=True):
+    """One configured inbound endpoint; `secrets` is encrypted under the master key."""
+
+    __tablename__ = "sources"
+    id: str = Field(primary_key=True)
+    name: str = Field(unique=True)
+    provider: str
+    secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    origin: str
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class RequestTable(SQLModel, table=True):
+    """One inbound HTTP request, byte for byte; `headers` is a JSON list of pairs."""
+
+    __tablename__ = "requests"
+    __table_args__ = (
+        CheckConstraint("status in ('accepted', 'duplicate', 'quarantined')", name="requests_status"),
+        Index("requests_by_source", "source", "id"),
+        Index("requests_refused", "status", "id", sqlite_where=text("status <> 'accepted'"), postgresql_where=text("status <> 'accepted'")),
+    )  # fmt: skip
+    id: str = Field(primary_key=True)
+    source: str
+    received_at: int = Field(sa_type=BigInteger)
+    status: str
+    reason: str | None = None
+    secret_index: int | None = None
+    event_id: str | None = None
+    method: str
+    url: str
+    headers: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    body: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class IdempotencyKeyTable(SQLModel, table=True):
+    """Which event a (source, key) became; narrow and apart, so that events can go and the key still holds."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    key_hash: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    event_id: str
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class EventTable(SQLModel, table=True):
+    """One fact. Its data is `data`, or the value at `data_path` in the body of its request."""
+
+    __tablename__ = "events"
+    __table_args__ = (Index("events_by_name", "name", "id"), Index("events_by_source", "source", "id"))
+    id: str = Field(primary_key=True)
+    name: str
+    source: str
+    key: str
+    occurred_at: int = Field(sa_type=BigInteger)
+    received_at: int = Field(sa_type=BigInteger)
+    request_id: str | None = None
+    data_path: str = ""
+    data: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    attributes: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    traceparent: str | None = None
+
+
+class DeliveryTable(SQLModel, table=True):
+    """What became of one event for one function: a run, or skipped with the reason. `replay_id` is empty the first time."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        CheckConstraint("(run_id is null) <> (skip_reason is null)", name="deliveries_run_or_reason"),
+        {"sqlite_with_rowid": False},
+    )
+    event_id: str = Field(primary_key=True)
+    function_id: str = Field(primary_key=True)
+    replay_id: str = Field(primary_key=True, default="")
+    run_id: str | None = None
+    skip_reason: str | None = None
+
+
+class RunTable(SQLModel, table=True):
+    """One execution of a function, as history. `outcome` is empty while the run has a queue row."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        CheckConstraint("(outcome is null) = (finished_at is null)", name="runs_final_has_time"),
+        CheckConstraint("outcome in ('succeeded', 'failed', 'cancelled')", name="runs_outcome"),
+        Index("runs_by_function", "function_id", "id"),
+        Index("runs_unhappy", "outcome", "id", sqlite_where=text("outcome in ('failed', 'cancelled')"), postgresql_where=text("outcome in ('failed', 'cancelled')")),
+    )  # fmt: skip
+    id: str = Field(primary_key=True)
+    event_id: str
+    function_id: str
+    created_at: int = Field(sa_type=BigInteger)
+    outcome: str | None = None
+    attempts: int = 0
+    started_at: int | None = Field(default=None, sa_type=BigInteger)
+    finished_at: int | None = Field(default=None, sa_type=BigInteger)
+    output: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    error: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class QueueTable(SQLModel, table=True):
+    """A live run: when it is due, who holds it, and the fence that its holder's writes must carry.
+
+    `held` rows are not claimable for now: nobody offers their function. The index names nothing that a claim changes, so
+    that on PostgreSQL a claim is a HOT update.
+    """
+
+    __tablename__ = "queue"
+    __table_args__ = (
+        CheckConstraint("(worker_id is null) = (claimed_at is null)", name="queue_holder_has_time"),
+        Index("queue_due", "due_at", "run_id", sqlite_where=text("held = 0"), postgresql_where=text("held = 0")),
+    )
+    run_id: str = Field(primary_key=True)
+    function_id: str
+    due_at: int = Field(sa_type=BigInteger)
+    priority: int = 0
+    held: int = 0
+    attempt: int = 0
+    max_attempts: int
+    fence: int = 0
+    reason: str | None = None
+    worker_id: str | None = None
+    claimed_at: int | None = Field(default=None, sa_type=BigInteger)
+    first_started_at: int | None = Field(default=None, sa_type=BigInteger)
+
+
+class AttemptTable(SQLModel, table=True):
+    """One ended try at a run. The fence it ran under is its number in the run's whole life."""
+
+    __tablename__ = "attempts"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run_id: str = Field(primary_key=True)
+    fence: int = Field(primary_key=True)
+    number: int
+    outcome: str
+    worker_id: str
+    started_at: int = Field(sa_type=BigInteger)
+    finished_at: int = Field(sa_type=BigInteger)
+    error: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class WorkerTable(SQLModel, table=True):
+    """One worker process and its lease."""
+
+    __tablename__ = "workers"
+    id: str = Field(primary_key=True)
+    host: str
+    pid: int
+    started_at: int = Field(sa_type=BigInteger)
+    lease_until: int = Field(sa_type=BigInteger)
+
+
+class ApiKeyTable(SQLModel, table=True):
+    """An API key, hashed with SHA-256 (it is 256 random bits, so a slow hash adds nothing)."""
+
+    __tablename__ = "api_keys"
+    id: str = Field(primary_key=True)
+    name: str
+    hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
+    scopes: str
+    created_at: int = Field(sa_type=BigInteger)
+
+
+METADATA = SQLModel.metadata
