@@ -231,6 +231,26 @@ def _raise_fences(tx: Transaction, run_ids: list[str]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveBack(Command[bool]):
+    """Free a run that was claimed for this worker by a commit whose answer got lost; the attempt does not count."""
+
+    wakes = True
+
+    run_id: str
+    fence: int
+    worker_id: str
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[GiveBack]) -> list[bool]:
+        sql = (
+            "update queue set worker_id = null, claimed_at = null, fence = fence + 1, attempt = attempt - 1, due_at = ?"
+            " where run_id = ? and fence = ? and worker_id = ? returning run_id"
+        )
+        return [bool(tx.rows(sql, [c.now, c.run_id, c.fence, c.worker_id])) for c in commands]
+
+
+@dataclass(frozen=True, slots=True)
 class Retire(Command[None]):
     """A worker that stops in good order: its lease ends now."""
 

@@ -1,0 +1,1 @@
+"""From an inbound request to a committed event: framework-free. Nothing unverified is parsed (G7)."""

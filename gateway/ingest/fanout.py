@@ -1,0 +1,45 @@
+"""From an event to its deliveries, by the functions published to the database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gateway import codec
+from gateway.core.match import Matcher
+from gateway.core.spec import FunctionSpec
+from gateway.ids import new_id
+from gateway.store.inbox import EventRecord, NewDelivery
+
+
+class Fanout:
+    """What is offered right now. Replaced as a whole when somebody publishes."""
+
+    def __init__(self, specs: Sequence[FunctionSpec]) -> None:
+        self.specs = {spec.id: spec for spec in specs}
+        self._matcher = Matcher(specs)
+
+    def deliveries(self, event: EventRecord, body: bytes) -> tuple[NewDelivery, ...]:
+        """One delivery for each function that matches; `body` holds the event's data, at its `data_path`."""
+        matches = self._matcher.match(event.name, lambda: variables(event, body))
+        return tuple(
+            NewDelivery(m.function_id, self.specs[m.function_id].attempts, None, m.skip_reason)
+            if m.skip_reason
+            else NewDelivery(m.function_id, self.specs[m.function_id].attempts, new_id("run"))
+            for m in matches
+        )
+
+    def chosen(self, function_ids: Sequence[str]) -> tuple[NewDelivery, ...]:
+        """A run for each of these functions, whatever they listen to."""
+        return tuple(NewDelivery(id_, self.specs[id_].attempts, new_id("run")) for id_ in function_ids)
+
+
+def variables(event: EventRecord, body: bytes) -> dict[str, Any]:
+    """The CEL variable `event`."""
+    return {
+        "id": event.id,
+        "name": event.name,
+        "source": event.source,
+        "attributes": codec.loads(event.attributes),
+        "data": codec.loads(event.data if event.data is not None else codec.member(body, event.data_path)),
+    }

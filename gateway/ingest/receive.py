@@ -1,0 +1,152 @@
+"""One inbound request to an answer: verify, parse, fan out, commit, acknowledge."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway import codec
+from gateway.clock import SECOND, Clock
+from gateway.errors import Unavailable
+from gateway.ids import new_id
+from gateway.ingest.fanout import Fanout
+from gateway.ingest.quarantine import Budget
+from gateway.sdk.provider import Provider, event_name, read
+from gateway.sdk.scheme import Inbound, Rejected
+from gateway.store.inbox import Accept, EventRecord, Quarantine, RequestRecord
+from gateway.store.journal import Journal
+from gateway.telemetry import Telemetry
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One live inbound endpoint."""
+
+    id: str
+    name: str
+    provider: Provider
+    secrets: tuple[str, ...] = field(repr=False)
+    budget: Budget = field(repr=False)
+
+
+@dataclass(slots=True)
+class Live:
+    """What this gateway serves right now; each member is replaced as a whole when it changes."""
+
+    sources: Mapping[str, Source]
+    fanout: Fanout
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What to say to the sender: a JSON body, or the code of a problem."""
+
+    status: int
+    body: bytes = b""
+    code: str | None = None
+    retry_after: int | None = None
+
+
+REFUSED = Answer(401, code="verification_failed")
+UNKNOWN_SOURCE = Answer(404, code="unknown_source")
+
+
+class Receiver:
+    """Receives webhooks for the live sources."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        live: Live,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._journal = journal
+        self._live = live
+        self._clock = clock
+        self._telemetry = telemetry
+
+    def source(self, name: str) -> Source | None:
+        """The live source of this name."""
+        return self._live.sources.get(name)
+
+    async def receive(self, source: Source, inbound: Inbound, request_id: str) -> Answer:
+        """Verify and keep one request. The answer of an accepted one comes after the commit, and only then (G1)."""
+        now = self._clock()
+        verdict = source.provider.verify(inbound, source.secrets, now // SECOND)
+        request = RequestRecord(
+            id=request_id,
+            source=source.name,
+            received_at=now,
+            method=inbound.method,
+            url=inbound.url,
+            headers=codec.dumps(inbound.headers),
+            body=inbound.body,
+            secret_index=None if isinstance(verdict, Rejected) else verdict.secret_index,
+        )
+        if isinstance(verdict, Rejected):
+            self._quarantine(source, request, verdict)
+            return REFUSED
+        command = self._accept(source, inbound, request)
+        try:
+            accepted = await asyncio.wrap_future(self._journal.submit(command))
+        except Unavailable as error:
+            self._telemetry.emit("webhook.unavailable", source=source.name, error=str(error))
+            return Answer(503, code="unavailable", retry_after=1)
+        outcome = "duplicate" if accepted.duplicate else "accepted"
+        self._telemetry.emit(f"webhook.{outcome}", source=source.name, event=accepted.event_id, name=command.event.name)
+        duplicate = b"true" if accepted.duplicate else b"false"
+        return Answer(200, b'{"id":"%b","duplicate":%b}' % (accepted.event_id.encode(), duplicate))
+
+    def _accept(self, source: Source, inbound: Inbound, request: RequestRecord) -> Accept:
+        parsed = read(source.provider, inbound)
+        event = EventRecord(
+            id=new_id("evt"),
+            name=event_name(source.provider.name, parsed.type),
+            source=source.name,
+            key=_storable(parsed.key),
+            occurred_at=parsed.occurred_at or request.received_at,
+            received_at=request.received_at,
+            attributes=_attributes(parsed.attributes),
+            request_id=request.id,
+            data_path=parsed.data_path,
+            data=parsed.data,
+            traceparent=_traceparent(inbound),
+        )
+        return Accept(event, self._live.fanout.deliveries(event, inbound.body), request)
+
+    def _quarantine(self, source: Source, request: RequestRecord, verdict: Rejected) -> None:
+        kept = source.budget.take(len(request.body) + len(request.headers), request.received_at)
+        if kept:
+            try:
+                self._journal.submit(Quarantine(request, verdict.reason))
+            except Unavailable:
+                kept = False
+        self._telemetry.emit(
+            "webhook.refused",
+            source=source.name,
+            request=request.id,
+            reason=verdict.reason,
+            remedy=verdict.remedy,
+            kept=kept,
+        )
+
+
+def _traceparent(inbound: Inbound) -> str | None:
+    value = inbound.header("traceparent")
+    return value if value is not None and _TRACEPARENT.fullmatch(value) else None
+
+
+def _attributes(attributes: Mapping[str, Any]) -> bytes:
+    return codec.dumps(attributes) if attributes else b"{}"
+
+
+def _storable(key: str) -> str:
+    """A key as text that both databases keep: no NUL, no lone surrogate."""
+    return key.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
