@@ -66,7 +66,7 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     path = (directory or Path.cwd()) / "tidegate.toml"
     table = _toml(path)
     sources = _toml_sources(table.pop("sources", {}), path.name)
-    taken = {source.name for source in sources}
+    taken = {source.name for source in sources} | {"api"}
     for source in _environment_sources(environ):
         if source.name in taken:
             raise SettingsError(

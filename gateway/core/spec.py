@@ -20,3 +20,17 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     def attempts(self) -> int:
         """How many attempts a run gets: the first and its retries."""
         return self.retries + 1
+
+
+class BrokenModule(msgspec.Struct, frozen=True):
+    """A module of functions that was left out, and why."""
+
+    file: str
+    message: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an app publishes, as one value."""
+
+    specs: tuple[FunctionSpec, ...] = ()
+    broken: tuple[BrokenModule, ...] = ()

@@ -78,7 +78,6 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._shutdown_seconds = shutdown_seconds
         self._held: dict[str, Held] = {}
-        self._current: Claimed | None = None
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stopped = threading.Event()
@@ -153,7 +152,6 @@ class Worker:
 
     async def _attempt(self, held: Held) -> None:
         run = held.run
-        self._current = run
         self._telemetry.emit("run.started", run=run.run_id, function=run.function_id, attempt=run.attempt)
         try:
             outcome: Outcome = await self._invoker.invoke(Call(run))
@@ -293,11 +291,16 @@ class Worker:
     def _culprit(self) -> dict[str, str]:
         frame = sys._current_frames().get(self._loop_thread)
         stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
-        return {"function": self._current.function_id if self._current else "?", "stack": stack}
+        return {"function": self._blocking() or "?", "stack": stack}
+
+    def _blocking(self) -> str:
+        """`function run` of the task that holds the loop."""
+        task = asyncio.current_task(self._loop)
+        return task.get_name() if task is not None else ""
 
     def _abandon(self) -> None:
         """The loop has been blocked for a lease: hand every run back but the one that blocks it, and end the process."""
-        culprit = self._current.run_id if self._current else None
+        culprit = self._blocking().rpartition(" ")[2]
         self._telemetry.emit("worker.abandoned", worker=self.id, **self._culprit())
         now = self._clock()
         futures: list[Future[bool]] = []

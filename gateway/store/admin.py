@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from gateway.clock import Micros
-from gateway.core.spec import FunctionSpec
+from gateway.core.spec import Manifest
 from gateway.store.database import Transaction
 from gateway.store.inbox import NewDelivery, deliver
 from gateway.store.journal import Command
@@ -21,25 +21,25 @@ class Publish(Command[None]):
     wakes = True
 
     app: str
-    specs: tuple[FunctionSpec, ...]
+    manifest: Manifest
     now: Micros
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Publish]) -> list[None]:
         for command in commands:
-            row = (command.app, msgspec.json.encode(command.specs), command.now)
-            if not tx.update("apps", ("id",), ("specs", "published_at"), [row]):
-                tx.insert("apps", ("id", "specs", "published_at"), [row])
-        offered = [spec.id for (raw,) in tx.rows("select specs from apps") for spec in decode_specs(raw)]
+            row = (command.app, msgspec.json.encode(command.manifest), command.now)
+            if not tx.update("apps", ("id",), ("manifest", "published_at"), [row]):
+                tx.insert("apps", ("id", "manifest", "published_at"), [row])
+        offered = [spec.id for (raw,) in tx.rows("select manifest from apps") for spec in decode_manifest(raw).specs]
         condition, ids = tx.any_of("function_id", offered)
         tx.rows(f"update queue set held = 0 where held = 1 and {condition}", ids)
         tx.rows(f"update queue set held = 1 where held = 0 and worker_id is null and not {condition}", ids)
         return [None] * len(commands)
 
 
-def decode_specs(raw: bytes) -> list[FunctionSpec]:
-    """Published specs as they are stored."""
-    return msgspec.json.decode(raw, type=list[FunctionSpec])
+def decode_manifest(raw: bytes) -> Manifest:
+    """A published manifest as it is stored."""
+    return msgspec.json.decode(raw, type=Manifest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ class Reads:
 
     def apps(self) -> Sequence[Record]:
         """Every app with its published specs."""
-        return self._database.read("select id, specs, published_at from apps order by id")
+        return self._database.read("select id, manifest, published_at from apps order by id")
 
     def sources(self) -> Sequence[Record]:
         """Every source, secrets still encrypted."""

@@ -17,7 +17,7 @@ class AppTable(SQLModel, table=True):
 
     __tablename__ = "apps"
     id: str = Field(primary_key=True)
-    specs: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    manifest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     published_at: int = Field(sa_type=BigInteger)
 
 

@@ -25,7 +25,7 @@ def upgrade() -> None:
     op.create_table(
         "apps",
         sa.Column("id", sa.String(), nullable=False),
-        sa.Column("specs", sa.LargeBinary(), nullable=False),
+        sa.Column("manifest", sa.LargeBinary(), nullable=False),
         sa.Column("published_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("id"),
     )

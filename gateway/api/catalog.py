@@ -1,0 +1,118 @@
+"""`/functions`, `/sources`, `/providers` and health: what this gateway has, and how it is."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from litestar import Response, get
+
+from gateway import codec
+from gateway.api import present
+from gateway.api.deps import Deps
+from gateway.errors import NotFound, Unavailable
+from gateway.sdk.provider import Provider
+from gateway.store.admin import decode_manifest
+
+
+@get("/functions")
+async def list_functions(deps: Deps) -> Response[bytes]:
+    """Every function that somebody offers."""
+    apps = await asyncio.to_thread(deps.reads.apps)
+    shown = [
+        present.function(app["id"], spec) for app in apps for spec in decode_manifest(bytes(app["manifest"])).specs
+    ]
+    return present.json({"data": shown})
+
+
+@get("/functions/{function_id:str}")
+async def get_function(deps: Deps, function_id: str) -> Response[bytes]:
+    """One function."""
+    for app in await asyncio.to_thread(deps.reads.apps):
+        for spec in decode_manifest(bytes(app["manifest"])).specs:
+            if spec.id == function_id:
+                return present.json(present.function(app["id"], spec))
+    raise NotFound(f"There is no function {function_id!r}.")
+
+
+@get("/sources")
+async def list_sources(deps: Deps) -> Response[bytes]:
+    """The sources this gateway serves; never their secrets."""
+    rows = {row["name"]: row for row in await asyncio.to_thread(deps.reads.sources)}
+    shown = [
+        {
+            "id": source.id,
+            "name": source.name,
+            "provider": source.provider.name,
+            "url": f"{deps.settings.base_url}/webhooks/{source.name}",
+            "origin": rows[source.name]["origin"] if source.name in rows else None,
+            "secrets": len(source.secrets),
+        }
+        for source in deps.live.sources.values()
+    ]
+    return present.json({"data": shown})
+
+
+@get("/providers")
+async def list_providers(deps: Deps) -> Response[bytes]:
+    """The providers that were found."""
+    return present.json({"data": [_provider(provider) for provider in deps.providers.values()]})
+
+
+@get("/providers/{name:str}")
+async def get_provider(deps: Deps, name: str) -> Response[bytes]:
+    """One provider: how it signs, where type and id are, its samples."""
+    if name not in deps.providers:
+        raise NotFound(f"There is no provider {name!r}.")
+    return present.json(_provider(deps.providers[name]))
+
+
+def _provider(provider: Provider) -> dict[str, Any]:
+    return {
+        "name": provider.name,
+        "title": provider.title or provider.name,
+        "docs": provider.docs,
+        "setup": provider.setup,
+        "scheme": str(provider.scheme),
+        "type_at": provider.type_header or provider.type_at,
+        "id_at": provider.id_at,
+        "events": sorted(kind.event_name for kind in provider.events),
+        "samples": sorted(provider.samples),
+    }
+
+
+@get("/healthz", exclude_from_auth=True)
+async def healthz() -> dict[str, str]:
+    """Whether the process answers."""
+    return {"status": "ok"}
+
+
+@get("/readyz", exclude_from_auth=True)
+async def readyz(deps: Deps) -> Response[bytes]:
+    """Whether the store answers, what waits in it, and which modules are broken."""
+    now = deps.clock()
+    try:
+        backlog = await asyncio.to_thread(deps.reads.backlog, now)
+        apps = await asyncio.to_thread(deps.reads.apps)
+    except Unavailable:
+        return Response(
+            codec.dumps({"status": "unavailable", "store": "cannot be reached"}),
+            status_code=503,
+            media_type="application/json",
+            headers={"Retry-After": "1"},
+        )
+    broken = [*deps.broken, *(found for app in apps for found in decode_manifest(bytes(app["manifest"])).broken)]
+    oldest = backlog["oldest_due_at"]
+    return present.json(
+        {
+            "status": "ready",
+            "store": "ok",
+            "backlog": {
+                "due": backlog["due"],
+                "oldest_due_ms": (now - oldest) // 1000 if oldest is not None else None,
+                "held": backlog["held"],
+                "unwritten": deps.journal.queued,
+            },
+            "broken": [{"file": found.file.rpartition("/")[2], "message": found.message} for found in broken],
+        }
+    )

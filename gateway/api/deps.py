@@ -1,0 +1,81 @@
+"""What the handlers work with."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler
+
+from gateway.clock import Clock
+from gateway.core.spec import BrokenModule
+from gateway.errors import Forbidden, InvalidRequest, Unauthorized
+from gateway.ingest.receive import Live, Receiver
+from gateway.sdk.provider import Provider
+from gateway.settings import Settings
+from gateway.store.journal import Journal
+from gateway.store.reads import Reads
+from gateway.telemetry import Telemetry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deps:
+    """One gateway's parts. `keys` are the SHA-256 of the admin keys that need no row."""
+
+    settings: Settings
+    journal: Journal
+    reads: Reads
+    live: Live
+    receiver: Receiver
+    providers: dict[str, Provider]
+    broken: list[BrokenModule]
+    keys: tuple[bytes, ...]
+    clock: Clock
+    telemetry: Telemetry
+
+
+def hash_key(key: str) -> bytes:
+    """An API key as it is stored: SHA-256, since the key is 256 random bits."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
+
+
+def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Litestar guard: the call's key must have the scope in the handler's `opt`, or `admin`."""
+    deps: Deps = connection.app.state.deps
+    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not key:
+        raise Unauthorized()
+    hashed = hash_key(key.strip())
+    if any([hmac.compare_digest(hashed, known) for known in deps.keys]):
+        return
+    scopes = deps.reads.api_key_scopes(hashed)
+    if scopes is None:
+        raise Unauthorized("This API key is not known here.")
+    needed = handler.opt.get("scope", "read")
+    if not {needed, "admin"} & set(scopes.split(",")):
+        raise Forbidden(f"This call needs an API key with the scope `{needed}`.")
+
+
+async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
+    """Litestar before-request hook: a misspelled filter must not be ignored."""
+    known = {parameter.alias for parameter in _query_parameters(request)}
+    for name in request.query_params:
+        if name not in known:
+            choices = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+            raise InvalidRequest(f"There is no parameter {name!r} here; {choices}.", code="unknown_parameter")
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    alias: str
+
+
+def _query_parameters(request: Request[Any, Any, Any]) -> list[_Parameter]:
+    handler = request.route_handler
+    names = handler.parsed_fn_signature.parameters
+    path = set(request.path_params)
+    return [_Parameter(name.rstrip("_")) for name in names if name not in path and name not in ("deps", "request")]

@@ -1,0 +1,125 @@
+"""`POST /webhooks/{source}`: a bare ASGI route, because every webhook passes here."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from litestar import asgi
+from litestar.types import Receive, Scope, Send
+
+from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
+from gateway.ids import new_id
+from gateway.ingest.receive import UNKNOWN_SOURCE, Answer, Receiver
+from gateway.sdk.scheme import Inbound
+
+BODY_SECONDS = 30.0
+MAX_HEADERS_BYTES = 65_536
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_JSON = (b"content-type", b"application/json")
+
+
+class Unreadable(Exception):
+    """The body cannot be taken; carries the problem's code."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def webhooks_route(receiver: Receiver, max_body_bytes: int) -> object:
+    """The route over a receiver."""
+
+    @asgi("/webhooks", is_mount=True, copy_scope=False)
+    async def webhooks(scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = new_id("req")
+        answer = await _answer(receiver, scope, receive, request_id, max_body_bytes)
+        await _send(send, answer, request_id)
+
+    return webhooks
+
+
+async def _answer(receiver: Receiver, scope: Scope, receive: Receive, request_id: str, limit: int) -> Answer:
+    path: str = scope["path"]
+    source = receiver.source(path.rpartition("/webhooks")[2].strip("/") if "/webhooks" in path else path.strip("/"))
+    if source is None:
+        return UNKNOWN_SOURCE
+    if scope["method"] != "POST":  # type: ignore[typeddict-item]
+        return Answer(405, code="method_not_allowed")
+    headers: Headers = scope["headers"]
+    try:
+        _check(headers, limit)
+        body = await _body(receive, limit)
+    except Unreadable as error:
+        return Answer(PROBLEMS[error.code][0], code=error.code)
+    inbound = Inbound(
+        method="POST",
+        url=_url(scope),
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
+        body=body,
+    )
+    return await receiver.receive(source, inbound, request_id)
+
+
+def _url(scope: Scope) -> str:
+    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+    query = scope["query_string"]
+    return (raw + b"?" + query if query and b"?" not in raw else raw).decode("latin-1")
+
+
+def _check(headers: Headers, limit: int) -> None:
+    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS_BYTES:
+        raise Unreadable("too_large")
+    for name, value in headers:
+        if name == b"content-length" and value.isdigit() and int(value) > limit:
+            raise Unreadable("too_large")
+        if name == b"content-encoding" and value.lower() != b"identity":
+            raise Unreadable("unsupported_media_type")
+
+
+async def _body(receive: Receive, limit: int) -> bytes:
+    """The whole body, capped while it streams, within BODY_SECONDS."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body"):
+        body = message["body"]
+        if len(body) > limit:
+            raise Unreadable("too_large")
+        return body
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            return await _rest(receive, message, limit)
+    except TimeoutError:
+        raise Unreadable("timeout") from None
+
+
+async def _rest(receive: Receive, message: object, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    current: dict[str, object] = message  # type: ignore[assignment]
+    while True:
+        if current["type"] != "http.request":
+            raise Unreadable("unreadable")
+        part = current.get("body", b"")
+        assert isinstance(part, bytes)
+        size += len(part)
+        if size > limit:
+            raise Unreadable("too_large")
+        parts.append(part)
+        if not current.get("more_body"):
+            return b"".join(parts)
+        current = await receive()  # type: ignore[assignment]
+
+
+async def _send(send: Send, answer: Answer, request_id: str) -> None:
+    body, media = answer.body, _JSON
+    if answer.code is not None:
+        body, media = problem(answer.code, request_id), (b"content-type", MEDIA_TYPE.encode())
+    headers = [media, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
+    if answer.retry_after is not None:
+        headers.append((b"retry-after", b"%d" % answer.retry_after))
+    if answer.status == 405:
+        headers.append((b"allow", b"POST"))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -1,0 +1,182 @@
+"""The composition root: settings in; a gateway or a worker, wired, out. The only file that knows every concrete class."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+
+from gateway.api import catalog, events, requests, runs
+from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
+from gateway.api.inbound import webhooks_route
+from gateway.api.problems import respond
+from gateway.clock import Clock, system_clock
+from gateway.core.spec import BrokenModule, FunctionSpec
+from gateway.errors import Unavailable
+from gateway.ids import new_api_key, new_id
+from gateway.ingest.fanout import Fanout
+from gateway.ingest.quarantine import Budget
+from gateway.ingest.receive import Live, Receiver, Source
+from gateway.registry import Registry, load_providers
+from gateway.settings import Settings
+from gateway.store import schema
+from gateway.store.admin import SaveKey, SaveSource, decode_manifest
+from gateway.store.cipher import load_cipher
+from gateway.store.database import Database, open_database
+from gateway.store.journal import Journal
+from gateway.store.reads import Reads
+from gateway.telemetry import Telemetry
+
+FOLLOW_SECONDS = 0.5
+
+
+class Gateway:
+    """A gateway process: receives webhooks and serves the API."""
+
+    def __init__(self, settings: Settings, telemetry: Telemetry, clock: Clock = system_clock) -> None:
+        schema.check(settings.resolved_database_url)
+        self.settings = settings
+        self.telemetry = telemetry
+        self.clock = clock
+        self.cipher = load_cipher(settings.master_key, settings.data_dir)
+        self.database: Database = open_database(settings.resolved_database_url)
+        self.journal = Journal(self.database)
+        self.reads = Reads(self.database)
+        self.registry: Registry = load_providers(settings.providers)
+        self.broken = [BrokenModule(found.file, found.message) for found in self.registry.broken]
+        for found in self.registry.broken:
+            telemetry.emit("module.broken", file=found.file, error=found.message)
+        self.live = Live(self._sources(), Fanout(self._specs()))
+        self.new_api_key = self._first_key()
+        self.app = self._litestar()
+
+    def _sources(self) -> dict[str, Source]:
+        """The configured sources; each is kept, encrypted, so that the CLI can sign as it."""
+        live: dict[str, Source] = {}
+        for configured in self.settings.sources:
+            provider = self.registry.providers.get(configured.provider)
+            if provider is None:
+                known = ", ".join(sorted(self.registry.providers)) or "none"
+                message = (
+                    f"source {configured.name!r}: there is no provider {configured.provider!r} (there are: {known})"
+                )
+                self.broken.append(BrokenModule(configured.origin, message))
+                self.telemetry.emit("source.broken", origin=configured.origin, error=message)
+                continue
+            from gateway import codec
+
+            sealed = self.cipher.encrypt(codec.dumps(configured.secrets), f"source:{configured.name}")
+            saved = SaveSource(
+                new_id("src"), configured.name, configured.provider, sealed, configured.origin, self.clock()
+            )
+            self.journal.submit(saved).result()
+            budget = Budget(self.settings.quarantine_per_minute, self.settings.quarantine_bytes)
+            live[configured.name] = Source(configured.name, configured.name, provider, configured.secrets, budget)
+        ids = {row["name"]: row["id"] for row in self.reads.sources()}
+        return {name: Source(ids[name], name, s.provider, s.secrets, s.budget) for name, s in live.items()}
+
+    def _specs(self) -> list[FunctionSpec]:
+        return [spec for app in self.reads.apps() for spec in decode_manifest(bytes(app["manifest"])).specs]
+
+    def _first_key(self) -> str | None:
+        """An admin key, made at the first start of all and told once; none where one is configured."""
+        if self.settings.api_key is not None:
+            return None
+        key = new_api_key()
+        save = SaveKey("key_first", "made at the first start", hash_key(key), "admin", self.clock())
+        return key if self.journal.submit(save).result() else None
+
+    def _litestar(self) -> Litestar:
+        keys = [self.cipher.local_api_key(), *filter(None, [self.settings.api_key])]
+        receiver = Receiver(journal=self.journal, live=self.live, clock=self.clock, telemetry=self.telemetry)
+        deps = Deps(
+            settings=self.settings,
+            journal=self.journal,
+            reads=self.reads,
+            live=self.live,
+            receiver=receiver,
+            providers=self.registry.providers,
+            broken=self.broken,
+            keys=tuple(hash_key(key) for key in keys),
+            clock=self.clock,
+            telemetry=self.telemetry,
+        )
+        api = Router(
+            "/api/v1",
+            guards=[require_key],
+            before_request=refuse_unknown_parameters,
+            route_handlers=[
+                events.list_events, events.count_events, events.get_event, events.list_deliveries, events.send_events,
+                events.replay_event, requests.list_requests, requests.get_request, requests.get_raw, runs.list_runs,
+                runs.get_run, runs.list_attempts, runs.cancel_run, runs.retry_run, catalog.list_functions,
+                catalog.get_function, catalog.list_sources, catalog.list_providers, catalog.get_provider,
+            ],
+        )  # fmt: skip
+        app = Litestar(
+            route_handlers=[
+                webhooks_route(receiver, self.settings.max_body_bytes),
+                api,
+                catalog.healthz,
+                catalog.readyz,
+            ],  # pyright: ignore[reportArgumentType]
+            dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
+            exception_handlers={Exception: respond, 500: respond},
+            openapi_config=OpenAPIConfig(title="Tidegate", version="1"),
+            logging_config=None,
+            signature_types=[Deps],
+        )
+        app.state.deps = deps
+        app.state.telemetry = self.telemetry
+        return app
+
+    async def follow(self) -> None:
+        """Follow what is published, for as long as the gateway lives."""
+        seen: list[tuple[str, int]] = []
+        while True:
+            with contextlib.suppress(Unavailable):
+                apps = await asyncio.to_thread(self.reads.apps)
+                current = [(app["id"], app["published_at"]) for app in apps]
+                if current != seen:
+                    self.live.fanout = Fanout(await asyncio.to_thread(self._specs))
+                    seen = current
+            await asyncio.sleep(FOLLOW_SECONDS)
+
+    def close(self) -> None:
+        """Write what is queued and close the store."""
+        self.journal.close()
+        self.database.close()
+
+
+async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then let open requests end."""
+    from granian.constants import Interfaces
+    from granian.http import HTTP1Settings
+    from granian.server.embed import Server
+
+    settings = gateway.settings
+    server: Any = Server(
+        gateway.app,
+        address=settings.host,
+        port=settings.port,
+        interface=Interfaces.ASGI,
+        websockets=False,
+        log_enabled=False,
+        backlog=2048,
+        http1_settings=HTTP1Settings(header_read_timeout=10_000),
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, server.stop)
+    following = asyncio.create_task(gateway.follow())
+    ready()
+    try:
+        await server.serve()
+    finally:
+        following.cancel()
+        gateway.close()

@@ -1,0 +1,56 @@
+"""What `tidegate serve` says once it is ready."""
+
+from __future__ import annotations
+
+import time
+
+import typer
+
+from gateway.settings import Settings
+
+WAIT_SECONDS = 30.0
+
+
+def print_banner(settings: Settings) -> None:
+    """Wait until the gateway answers, then print where everything is and the next thing to type."""
+    import httpx
+
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            ready = httpx.get(f"{settings.base_url}/readyz", timeout=2).json()
+            break
+        except (httpx.HTTPError, ValueError):
+            time.sleep(0.05)
+    else:
+        return
+    for line in lines(settings, ready["broken"]):
+        typer.echo(line)
+
+
+def lines(settings: Settings, broken: list[dict[str, str]]) -> list[str]:
+    """The banner."""
+    from gateway.store.admin import decode_manifest
+    from gateway.store.cipher import load_cipher
+    from gateway.store.database import open_database
+    from gateway.store.reads import Reads
+
+    load_cipher(settings.master_key, settings.data_dir)
+    database = open_database(settings.resolved_database_url)
+    manifests = [decode_manifest(bytes(app["manifest"])) for app in Reads(database).apps()]
+    database.close()
+    specs = [spec for manifest in manifests for spec in manifest.specs]
+    out = ["", f"Tidegate is ready at {settings.base_url}", ""]
+    for source in settings.sources:
+        out.append(f"  source    {source.name:<12} {settings.base_url}/webhooks/{source.name}   ({source.origin})")
+    if not settings.sources:
+        out.append("  No sources yet. Stop, set a secret and start again: STRIPE_WEBHOOK_SECRET=whsec_… scripts/serve")
+    out += [f"  function  {spec.id:<24} on {', '.join(spec.on)}   ({spec.origin})" for spec in specs]
+    if not specs:
+        out.append("  No functions yet. Write one: functions/mine.py")
+    out += [f"  LEFT OUT  {found['file']}: {found['message']}" for found in broken]
+    if settings.sources:
+        first = settings.sources[0]
+        event = {"stripe": "invoice.paid", "github": "push"}.get(first.provider, "TYPE")
+        out += ["", f"Next, in another terminal:  tidegate trigger {first.name} {event}"]
+    return [*out, ""]

@@ -1,0 +1,72 @@
+"""The worker's composition root, apart from the gateway's: a worker loads no web framework."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from gateway.clock import Clock, system_clock
+from gateway.core.spec import BrokenModule, Manifest
+from gateway.engine.local import LocalInvoker
+from gateway.engine.worker import Worker
+from gateway.registry import Registry, load_functions
+from gateway.settings import Settings
+from gateway.store import schema
+from gateway.store.admin import Publish
+from gateway.store.database import open_database
+from gateway.store.journal import Journal
+from gateway.telemetry import Telemetry
+
+APP = "local"
+
+
+def publish(settings: Settings, telemetry: Telemetry) -> None:
+    """Find the functions and publish their specs, then return."""
+    database = open_database(settings.resolved_database_url)
+    journal = Journal(database)
+    journal.submit(_publish(_load(settings, telemetry), system_clock)).result()
+    journal.close()
+    database.close()
+
+
+async def run_worker(settings: Settings, telemetry: Telemetry, clock: Clock = system_clock) -> None:
+    """Publish the functions found and run what is due, until SIGTERM or SIGINT."""
+    schema.check(settings.resolved_database_url)
+    registry = _load(settings, telemetry)
+    database = open_database(settings.resolved_database_url)
+    journal = Journal(database)
+    await asyncio.wrap_future(journal.submit(_publish(registry, clock)))
+    worker = Worker(
+        database=database,
+        journal=journal,
+        invoker=LocalInvoker(registry.functions, clock),
+        function_ids=tuple(registry.functions),
+        clock=clock,
+        telemetry=telemetry,
+        concurrency=settings.concurrency,
+        lease_seconds=settings.lease_seconds,
+        shutdown_seconds=settings.shutdown_seconds,
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, worker.stop)
+    try:
+        await worker.run()
+    finally:
+        await asyncio.to_thread(journal.close)
+        database.close()
+
+
+def _load(settings: Settings, telemetry: Telemetry) -> Registry:
+    registry = load_functions(settings.functions)
+    for found in registry.broken:
+        telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
+    return registry
+
+
+def _publish(registry: Registry, clock: Clock) -> Publish:
+    manifest = Manifest(
+        specs=tuple(function.spec for function in registry.functions.values()),
+        broken=tuple(BrokenModule(found.file, found.message) for found in registry.broken),
+    )
+    return Publish(APP, manifest, clock())
