@@ -11,7 +11,9 @@ from typing import Any
 from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 
+from gateway import codec
 from gateway.api import catalog, events, requests, runs
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
 from gateway.api.inbound import webhooks_route
@@ -69,8 +71,6 @@ class Gateway:
                 self.broken.append(BrokenModule(configured.origin, message))
                 self.telemetry.emit("source.broken", origin=configured.origin, error=message)
                 continue
-            from gateway import codec
-
             sealed = self.cipher.encrypt(codec.dumps(configured.secrets), f"source:{configured.name}")
             saved = SaveSource(
                 new_id("src"), configured.name, configured.provider, sealed, configured.origin, self.clock()
@@ -127,7 +127,7 @@ class Gateway:
             ],  # pyright: ignore[reportArgumentType]
             dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
             exception_handlers={Exception: respond, 500: respond},
-            openapi_config=OpenAPIConfig(title="Tidegate", version="1"),
+            openapi_config=OpenAPIConfig(title="Tidegate", version="1", render_plugins=[JsonRenderPlugin(path="/")]),
             logging_config=None,
             signature_types=[Deps],
         )

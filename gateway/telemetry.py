@@ -14,7 +14,7 @@ class Telemetry:
     def __init__(self, *listeners: Listener) -> None:
         self.listeners = list(listeners)
 
-    def emit(self, name: str, **facts: Any) -> None:
+    def emit(self, name: str, /, **facts: Any) -> None:
         """Tell the listeners that something happened."""
         for listener in self.listeners:
             listener(name, facts)

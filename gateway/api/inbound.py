@@ -36,7 +36,7 @@ def webhooks_route(receiver: Receiver, max_body_bytes: int) -> object:
     async def webhooks(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_id("req")
         answer = await _answer(receiver, scope, receive, request_id, max_body_bytes)
-        await _send(send, answer, request_id)
+        await _send(send, answer, request_id, scope["path"])
 
     return webhooks
 
@@ -112,10 +112,10 @@ async def _rest(receive: Receive, message: object, limit: int) -> bytes:
         current = await receive()  # type: ignore[assignment]
 
 
-async def _send(send: Send, answer: Answer, request_id: str) -> None:
+async def _send(send: Send, answer: Answer, request_id: str, path: str) -> None:
     body, media = answer.body, _JSON
     if answer.code is not None:
-        body, media = problem(answer.code, request_id), (b"content-type", MEDIA_TYPE.encode())
+        body, media = problem(answer.code, request_id, instance=path), (b"content-type", MEDIA_TYPE.encode())
     headers = [media, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
     if answer.retry_after is not None:
         headers.append((b"retry-after", b"%d" % answer.retry_after))

@@ -52,8 +52,8 @@ def configure() -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_run_context, structlog.stdlib.ProcessorFormatter.remove_processors_meta, final], foreign_pre_chain=processors))  # fmt: skip
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("_granian").setLevel(logging.WARNING)
+    for noisy in ("httpx", "_granian", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 def _run_context(_logger: Any, _method: str, event: Any) -> Any:
@@ -73,7 +73,7 @@ class LogListener:
 
     def __call__(self, name: str, facts: dict[str, Any]) -> None:
         level, sentence = SENTENCES[name]
-        if name in QUIET:
+        if name in QUIET or (name == "run.ended" and facts["move"] == "succeed"):
             return
         if "unavailable" in name:
             if self._last_away == str(facts.get("error")):
