@@ -1,9 +1,9 @@
 """Tidegate: the names an author of functions and providers imports."""
 
 from gateway.errors import NonRetriableError, RetryAfterError
-from gateway.sdk.event import Event
+from gateway.sdk.event import Event, declared_events
 from gateway.sdk.function import Context, function
-from gateway.sdk.provider import Parsed, Provider, Sample
+from gateway.sdk.provider import Parsed, Provider, Sample, body_key
 from gateway.sdk.scheme import Hmac, Inbound, Items
 
 __all__ = [
@@ -17,5 +17,7 @@ __all__ = [
     "Provider",
     "RetryAfterError",
     "Sample",
+    "body_key",
+    "declared_events",
     "function",
 ]

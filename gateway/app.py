@@ -65,16 +65,12 @@ class Gateway:
             provider = self.registry.providers.get(configured.provider)
             if provider is None:
                 known = ", ".join(sorted(self.registry.providers)) or "none"
-                message = (
-                    f"source {configured.name!r}: there is no provider {configured.provider!r} (there are: {known})"
-                )
+                message = f"source {configured.name!r}: there is no provider {configured.provider!r} (there are: {known})"
                 self.broken.append(BrokenModule(configured.origin, message))
                 self.telemetry.emit("source.broken", origin=configured.origin, error=message)
                 continue
             sealed = self.cipher.encrypt(codec.dumps(configured.secrets), f"source:{configured.name}")
-            saved = SaveSource(
-                new_id("src"), configured.name, configured.provider, sealed, configured.origin, self.clock()
-            )
+            saved = SaveSource(new_id("src"), configured.name, configured.provider, sealed, configured.origin, self.clock())
             self.journal.submit(saved).result()
             budget = Budget(self.settings.quarantine_per_minute, self.settings.quarantine_bytes)
             live[configured.name] = Source(configured.name, configured.name, provider, configured.secrets, budget)
@@ -124,7 +120,7 @@ class Gateway:
                 api,
                 catalog.healthz,
                 catalog.readyz,
-            ],  # pyright: ignore[reportArgumentType]
+            ],
             dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
             exception_handlers={Exception: respond, 500: respond},
             openapi_config=OpenAPIConfig(title="Tidegate", version="1", render_plugins=[JsonRenderPlugin(path="/")]),

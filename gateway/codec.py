@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import is_dataclass
 from typing import Any, TypeVar, cast
 
 import msgspec
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.dataclasses import is_pydantic_dataclass
 
 from gateway.errors import DeclarationError, PayloadMismatch
 
@@ -57,9 +57,7 @@ def dumps(value: Any) -> bytes:
 def _plain(value: object) -> object:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    raise TypeError(
-        f"{type(value).__name__} has no JSON form; return dicts, lists, strings, numbers, structs or models"
-    )
+    raise TypeError(f"{type(value).__name__} has no JSON form; return dicts, lists, strings, numbers, structs or models")
 
 
 def member(raw: bytes, path: str) -> bytes:
@@ -113,8 +111,8 @@ def _decode_plain(kind: Any, raw: bytes) -> Any:
 
 
 def _is_pydantic(kind: Any) -> bool:
-    return isinstance(kind, type) and (issubclass(kind, BaseModel) or hasattr(kind, "__pydantic_validator__"))
+    return isinstance(kind, type) and (issubclass(kind, BaseModel) or is_pydantic_dataclass(cast(type[Any], kind)))
 
 
 def _name(kind: Any) -> str:
-    return kind.__name__ if isinstance(kind, type) and not is_dataclass(kind) else str(getattr(kind, "__name__", kind))
+    return str(getattr(kind, "__name__", kind))

@@ -55,9 +55,10 @@ def load_functions(folders: Sequence[Path] = ()) -> Registry:
     origins: dict[str, str] = {}
     for module in _modules("functions", folders, registry):
         for value in list(vars(module).values()):
-            if isinstance(value, Function) and value.handler.__module__ == module.__name__:
-                if _free("function", value.spec.id, module, registry, origins):
-                    registry.functions[value.spec.id] = value
+            if not isinstance(value, Function) or value.handler.__module__ != module.__name__:
+                continue
+            if _free("function", value.spec.id, module, registry, origins):
+                registry.functions[value.spec.id] = value
     return registry
 
 

@@ -69,9 +69,7 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     taken = {source.name for source in sources} | {"api"}
     for source in _environment_sources(environ):
         if source.name in taken:
-            raise SettingsError(
-                f"source {source.name!r} is both in {path.name} and in the environment; keep one of them"
-            )
+            raise SettingsError(f"source {source.name!r} is both in {path.name} and in the environment; keep one of them")
         sources.append(source)
     fields = Settings.__dataclass_fields__
     values: dict[str, Any] = {}
@@ -126,9 +124,7 @@ def _check(settings: Settings) -> None:
     }
     for name, (low, high) in bounds.items():
         if not low <= getattr(settings, name) <= high:
-            raise SettingsError(
-                f"TIDEGATE_{name.upper()} must lie between {low} and {high}, not {getattr(settings, name)}"
-            )
+            raise SettingsError(f"TIDEGATE_{name.upper()} must lie between {low} and {high}, not {getattr(settings, name)}")
     if not settings.resolved_database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise SettingsError("TIDEGATE_DATABASE_URL must begin with postgresql:// or sqlite:///")
     if settings.api_key is not None and len(settings.api_key) < 16:
@@ -158,9 +154,7 @@ def _toml_sources(table: Any, file: str) -> list[SourceSettings]:
         secrets = options.get("secrets", options.get("secret", ""))
         joined = ",".join(secrets) if isinstance(secrets, list) else str(secrets)  # pyright: ignore[reportUnknownArgumentType]
         found.append(
-            SourceSettings(
-                name=name, provider=str(options.get("provider", name)), secrets=_secrets(joined, where), origin=file
-            )
+            SourceSettings(name=name, provider=str(options.get("provider", name)), secrets=_secrets(joined, where), origin=file)
         )
     return found
 

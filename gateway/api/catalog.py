@@ -19,9 +19,7 @@ from gateway.store.admin import decode_manifest
 async def list_functions(deps: Deps) -> Response[bytes]:
     """Every function that somebody offers."""
     apps = await asyncio.to_thread(deps.reads.apps)
-    shown = [
-        present.function(app["id"], spec) for app in apps for spec in decode_manifest(bytes(app["manifest"])).specs
-    ]
+    shown = [present.function(app["id"], spec) for app in apps for spec in decode_manifest(bytes(app["manifest"])).specs]
     return present.json({"data": shown})
 
 

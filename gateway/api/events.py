@@ -18,7 +18,7 @@ from gateway.clock import from_datetime
 from gateway.errors import InvalidRequest
 from gateway.ids import new_id
 from gateway.store.admin import Replay
-from gateway.store.inbox import Accept, AcceptMany, Accepted, EventRecord
+from gateway.store.inbox import Accept, Accepted, AcceptMany, EventRecord
 
 MAX_BATCH = 5000
 SOURCE = "api"

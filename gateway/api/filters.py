@@ -12,9 +12,7 @@ from gateway.store.reads import Query, one_of
 
 Limit = Annotated[int, Parameter(ge=1, le=200, description="How many, at most 200.")]
 Cursor = Annotated[str | None, Parameter(description="Where to go on, from `next_cursor` or `prev_cursor`.")]
-Many = Annotated[
-    list[str] | None, Parameter(description="May be repeated; any of the values matches, `*` is a wildcard.")
-]
+Many = Annotated[list[str] | None, Parameter(description="May be repeated; any of the values matches, `*` is a wildcard.")]
 
 MAX_VALUES = 50
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from litestar import asgi
+from litestar.handlers import ASGIRouteHandler
 from litestar.types import Receive, Scope, Send
 
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
@@ -16,7 +17,7 @@ from gateway.sdk.scheme import Inbound
 BODY_SECONDS = 30.0
 MAX_HEADERS_BYTES = 65_536
 
-Headers = Sequence[tuple[bytes, bytes]]
+Headers = Iterable[tuple[bytes, bytes]]
 
 _JSON = (b"content-type", b"application/json")
 
@@ -29,7 +30,7 @@ class Unreadable(Exception):
         self.code = code
 
 
-def webhooks_route(receiver: Receiver, max_body_bytes: int) -> object:
+def webhooks_route(receiver: Receiver, max_body_bytes: int) -> ASGIRouteHandler:
     """The route over a receiver."""
 
     @asgi("/webhooks", is_mount=True, copy_scope=False)
@@ -64,7 +65,7 @@ async def _answer(receiver: Receiver, scope: Scope, receive: Receive, request_id
 
 
 def _url(scope: Scope) -> str:
-    raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8", "surrogateescape")
+    raw = scope["raw_path"] or scope["path"].encode("utf-8", "surrogateescape")
     query = scope["query_string"]
     return (raw + b"?" + query if query and b"?" not in raw else raw).decode("latin-1")
 

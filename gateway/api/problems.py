@@ -67,9 +67,7 @@ _BY_STATUS = {
 }
 
 
-def problem(
-    code: str, request_id: str, *, detail: str | None = None, instance: str = "", pointer: str | None = None
-) -> bytes:
+def problem(code: str, request_id: str, *, detail: str | None = None, instance: str = "", pointer: str | None = None) -> bytes:
     """The body of a problem."""
     status, title, text = PROBLEMS[code]
     body: dict[str, Any] = {

@@ -1,12 +1,43 @@
-"""The command line."""
+"""The command line: one file for each noun. Commands that look at things are clients of the API."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
 
 import typer
 
-from gateway.cli import processes
+from gateway.cli import catalog, events, processes, requests, runs, send, trigger
+from gateway.errors import TidegateError
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"tidegate {version('tidegate')}")
+        raise typer.Exit
+
+
+def root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False) -> None:
+    """Tidegate: webhooks in, durable runs out."""
 
 
 def main() -> None:
-    """Run the CLI."""
-    app = typer.Typer(no_args_is_help=True, add_completion=False)
+    """Run the CLI; an error that was foreseen is one line, and exit code 1."""
+    sys.path.insert(0, "")
+    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+    app.callback()(root)
     processes.register(app)
-    app()
+    app.command("send")(send.send)
+    app.command("trigger")(trigger.trigger)
+    app.add_typer(events.app, name="events")
+    app.add_typer(runs.app, name="runs")
+    app.add_typer(requests.app, name="requests")
+    for noun in (catalog.functions, catalog.sources, catalog.providers):
+        app.command(noun.__name__)(noun)
+    try:
+        app()
+    except TidegateError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

@@ -104,9 +104,7 @@ def migrate() -> None:
     from gateway.store import schema
 
     before, after = schema.migrate(load().resolved_database_url)
-    typer.echo(
-        f"The database is at schema {after}." if before == after else f"Migrated from {before or 'nothing'} to {after}."
-    )
+    typer.echo(f"The database is at schema {after}." if before == after else f"Migrated from {before or 'nothing'} to {after}.")
 
 
 def doctor() -> None:
@@ -116,7 +114,7 @@ def doctor() -> None:
     raise typer.Exit(examine(load()))
 
 
-def _telemetry():  # noqa: ANN202
+def _telemetry():
     from gateway.observe.logs import LogListener, configure
     from gateway.telemetry import Telemetry
 
@@ -151,9 +149,7 @@ def _publish_apart() -> None:
     try:
         subprocess.run(command(["worker", "--publish-only"]), check=False, timeout=30)  # noqa: S603
     except subprocess.TimeoutExpired:
-        typer.echo(
-            "The functions took more than 30 s to import; the workers will publish them when they are done.", err=True
-        )
+        typer.echo("The functions took more than 30 s to import; the workers will publish them when they are done.", err=True)
 
 
 def _end_with_parent() -> None:

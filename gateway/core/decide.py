@@ -22,9 +22,7 @@ class Decision:
     error: Failure | None = None
 
 
-def decide(
-    outcome: Outcome, *, attempt: int, attempts: int, now: Micros, backoff_seconds: Callable[[int], float]
-) -> Decision:
+def decide(outcome: Outcome, *, attempt: int, attempts: int, now: Micros, backoff_seconds: Callable[[int], float]) -> Decision:
     """The next move of a run whose attempt number `attempt` (from 1) of `attempts` ended with `outcome`."""
     match outcome:
         case Completed(output):

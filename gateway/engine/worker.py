@@ -165,9 +165,7 @@ class Worker:
     def _end(self, held: Held, outcome: Outcome) -> None:
         run, now = held.run, self._clock()
         held.ending = True
-        decision = decide(
-            outcome, attempt=run.attempt, attempts=run.max_attempts, now=now, backoff_seconds=backoff_seconds
-        )
+        decision = decide(outcome, attempt=run.attempt, attempts=run.max_attempts, now=now, backoff_seconds=backoff_seconds)
         self._commit(self._finish(held, decision, now))
 
     def _finish(self, held: Held, decision: Decision, now: int) -> Finish:
@@ -280,16 +278,11 @@ class Worker:
         now = self._clock()
         for held in self._held.values():
             young = now - held.started_at < self._lease_seconds * SECOND / 3
-            if (
-                not held.ending
-                and not young
-                and holding.get(held.run.run_id) != held.run.fence
-                and held.task is not None
-            ):
+            if not held.ending and not young and holding.get(held.run.run_id) != held.run.fence and held.task is not None:
                 held.task.cancel()
 
     def _culprit(self) -> dict[str, str]:
-        frame = sys._current_frames().get(self._loop_thread)
+        frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
         stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
         return {"function": self._blocking() or "?", "stack": stack}
 

@@ -50,7 +50,8 @@ def configure() -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=[_run_context, structlog.stdlib.ProcessorFormatter.remove_processors_meta, final], foreign_pre_chain=processors))  # fmt: skip
+    stages = [_run_context, structlog.stdlib.ProcessorFormatter.remove_processors_meta, final]
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=stages, foreign_pre_chain=processors))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
     for noisy in ("httpx", "_granian", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 from gateway import codec
 from gateway.errors import DeclarationError
@@ -69,6 +69,12 @@ class Event(Generic[D]):
             received_at=received_at,
             attributes=attributes,
         )
+
+
+def declared_events(module: Mapping[str, object]) -> tuple[type[Event[Any]], ...]:
+    """The named event classes among a module's `globals()`, for a provider's `events`."""
+    kinds = [kind for kind in module.values() if isinstance(kind, type) and issubclass(kind, Event)]
+    return tuple(cast(type[Event[Any]], kind) for kind in kinds if kind.event_name)
 
 
 def _data_type(cls: Any) -> Any:

@@ -58,7 +58,7 @@ def function(
     if_: str | None = None,
     retries: int = 4,
     timeout: timedelta | float | None = None,
-) -> Callable[[Callable[[Context[E]], Awaitable[Any] | Any]], Function]:
+) -> Callable[[Callable[[Any], Awaitable[Any] | Any]], Function]:
     """Declare a background function.
 
     `on`: an event class, a name such as `stripe/invoice.paid`, a wildcard such as `github/*`, or several of them.
@@ -69,7 +69,7 @@ def function(
     """
     triggers = [on] if isinstance(on, str | type) else list(on)
 
-    def declare(handler: Callable[[Context[E]], Awaitable[Any] | Any]) -> Function:
+    def declare(handler: Callable[[Any], Awaitable[Any] | Any]) -> Function:
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         name = id if id is not None else handler.__name__.replace("_", "-").strip("-").lower()
         _check(name, triggers, if_, retries, seconds)
@@ -96,18 +96,12 @@ def _check(name: str, triggers: Sequence[Any], if_: str | None, retries: int, se
     for trigger in triggers:
         if isinstance(trigger, str):
             if "/" not in trigger and trigger != "*":
-                raise DeclarationError(
-                    f"function {name!r}: event name {trigger!r} needs a `/`, as in `stripe/invoice.paid`"
-                )
+                raise DeclarationError(f"function {name!r}: event name {trigger!r} needs a `/`, as in `stripe/invoice.paid`")
         elif not (isinstance(trigger, type) and issubclass(trigger, Event) and trigger.event_name):
-            raise DeclarationError(
-                f"function {name!r}: `on` takes event classes that have a name, and names; not {trigger!r}"
-            )
+            raise DeclarationError(f"function {name!r}: `on` takes event classes that have a name, and names; not {trigger!r}")
     if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DeclarationError(f"function {name!r}: `retries` is a whole number from 0 to 100, not {retries!r}")
     if seconds is not None and not 0 < seconds <= 7 * 86400:
-        raise DeclarationError(
-            f"function {name!r}: `timeout` is more than 0 seconds and at most 7 days, not {seconds!r}"
-        )
+        raise DeclarationError(f"function {name!r}: `timeout` is more than 0 seconds and at most 7 days, not {seconds!r}")
     if if_ is not None:
         compile_condition(if_)

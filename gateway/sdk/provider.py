@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -108,7 +108,8 @@ class Provider:
             whole = codec.loads(body)
             if not isinstance(whole, dict):
                 raise ValueError("the body is not a JSON object") from None
-            return {name: whole.get(name) for name in self._members}
+            members = cast(dict[str, Any], whole)
+            return {name: members.get(name) for name in self._members}
         return {name: getattr(found, f"m{i}") for i, name in enumerate(self._members)}
 
     def sample(self, type_: str) -> Sample:

@@ -109,9 +109,7 @@ class Hmac:
 
     def __post_init__(self) -> None:
         if self.content.count("{body}") != 1:
-            raise DeclarationError(
-                f"the signed content of {self.header} names {{body}} once, not as in {self.content!r}"
-            )
+            raise DeclarationError(f"the signed content of {self.header} names {{body}} once, not as in {self.content!r}")
         if ("{timestamp}" in self.content) != (self.items is not None):
             raise DeclarationError(f"{self.header}: `{{timestamp}}` in the content and `items` go together")
         before, after = self.content.split("{body}")

@@ -22,7 +22,7 @@ class Transaction(Protocol):
         ...
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
-        """Set `columns` of the rows whose `keys` match; each row is key values, then new values. Returns first keys that matched."""
+        """Set `columns` of the rows whose `keys` match; each row is key values, then new values. Returns the first keys."""
         ...
 
     def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> set[Any]:

@@ -83,9 +83,7 @@ class Accept(Command[Accepted]):
                 firsts.append(command)
             # else an earlier try committed this very command and only its answer got lost: all is there.
         _insert_firsts(tx, firsts)
-        duplicates = [
-            (*_request_row(c.request), "duplicate", None, owner) for c, owner in later if c.request is not None
-        ]
+        duplicates = [(*_request_row(c.request), "duplicate", None, owner) for c, owner in later if c.request is not None]
         if duplicates:
             tx.insert_new("requests", REQUEST_COLUMNS, duplicates)
         return [
@@ -141,31 +139,23 @@ def key_hash(source: str, key: str) -> bytes:
 
 def deliver(tx: Transaction, new: Sequence[tuple[str, str, NewDelivery]], at: dict[str, Micros]) -> None:
     """Make deliveries, runs and queue rows for (event id, replay id, delivery); `at` is when each event's runs are due."""
-    tx.insert(
-        "deliveries", DELIVERY_COLUMNS, [(e, d.function_id, replay, d.run_id, d.skip_reason) for e, replay, d in new]
-    )
+    tx.insert("deliveries", DELIVERY_COLUMNS, [(e, d.function_id, replay, d.run_id, d.skip_reason) for e, replay, d in new])
     runs = [(e, d) for e, _, d in new if d.run_id is not None]
     tx.insert("runs", RUN_COLUMNS, [(d.run_id, e, d.function_id, at[e], 0) for e, d in runs])
     tx.insert("queue", QUEUE_COLUMNS, [(d.run_id, d.function_id, at[e], 0, 0, 0, d.max_attempts, 0) for e, d in runs])
 
 
-def _claim_keys(
-    tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]
-) -> tuple[dict[bytes, str], set[bytes]]:
+def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], set[bytes]]:
     """The event id that owns each key, and which keys are new with this group."""
     owners: dict[bytes, str] = {}
     for hashed, command in zip(hashes, commands, strict=True):
         owners.setdefault(hashed, command.event.id)
     at = commands[0].event.received_at
-    new = tx.insert_new(
-        "idempotency_keys", ("key_hash", "event_id", "created_at"), [(h, e, at) for h, e in owners.items()]
-    )
+    new = tx.insert_new("idempotency_keys", ("key_hash", "event_id", "created_at"), [(h, e, at) for h, e in owners.items()])
     known = [hashed for hashed in owners if hashed not in new]
     if known:
         condition, parameters = tx.any_of("key_hash", known)
-        for hashed, event_id in tx.rows(
-            f"select key_hash, event_id from idempotency_keys where {condition}", parameters
-        ):
+        for hashed, event_id in tx.rows(f"select key_hash, event_id from idempotency_keys where {condition}", parameters):
             owners[hashed] = event_id
     return owners, new
 
@@ -179,9 +169,7 @@ def _insert_firsts(tx: Transaction, firsts: Sequence[Accept]) -> None:
 
 
 def _event_row(e: EventRecord) -> tuple[object, ...]:
-    return (
-        e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.attributes, e.request_id, e.data_path, e.data, e.traceparent,
-    )  # fmt: skip
+    return tuple(getattr(e, column) for column in EVENT_COLUMNS)
 
 
 def _request_row(r: RequestRecord) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ import contextlib
 import queue
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, LiteralString, cast
 
 import psycopg
@@ -23,11 +23,7 @@ RECONNECT_SECONDS = 1.0
 
 def _array_types() -> dict[tuple[str, str], str]:
     names = {"BIGINT": "bigint", "INTEGER": "bigint", "VARCHAR": "text", "BLOB": "bytea"}
-    return {
-        (table.name, column.name): names[str(column.type)]
-        for table in METADATA.sorted_tables
-        for column in table.columns
-    }
+    return {(table.name, column.name): names[str(column.type)] for table in METADATA.sorted_tables for column in table.columns}
 
 
 class PostgresTransaction:
@@ -100,7 +96,7 @@ class Postgres:
         self._closed = threading.Event()
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[PostgresTransaction]:
+    def transaction(self) -> Generator[PostgresTransaction]:
         try:
             if self._writer is None or self._writer.closed:
                 self._writer = self._connect(autocommit=False)

@@ -25,7 +25,9 @@ RUNS = (
     f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, e.name as event_name"
     " from runs r left join queue q on q.run_id = r.id join events e on e.id = r.event_id"
 )
-EVENTS = "select e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.request_id, e.attributes, e.traceparent from events e"
+EVENTS = (
+    "select e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.request_id, e.attributes, e.traceparent from events e"
+)
 REQUESTS = (
     "select q.id, q.source, q.received_at, q.status, q.reason, q.secret_index, q.event_id, q.method, q.url,"
     " length(q.body) as body_bytes from requests q"

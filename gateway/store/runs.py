@@ -171,9 +171,7 @@ def _heartbeat(tx: Transaction, beat: Heartbeat) -> dict[str, int]:
     if not tx.update("workers", ("id",), ("lease_until",), [(beat.worker_id, now + beat.lease)]):
         row = (beat.worker_id, beat.host, beat.pid, now, now + beat.lease)
         tx.insert("workers", ("id", "host", "pid", "started_at", "lease_until"), [row])
-    rows = tx.rows(
-        "select run_id, fence from queue where held = 0 and due_at <= ? and worker_id = ?", [beat.now, beat.worker_id]
-    )
+    rows = tx.rows("select run_id, fence from queue where held = 0 and due_at <= ? and worker_id = ?", [beat.now, beat.worker_id])
     return {row[0]: row[1] for row in rows}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from alembic import command
@@ -46,13 +46,11 @@ def check(url: str) -> None:
 def _refuse_unknown(config: Config, current: str | None) -> None:
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if current is not None and current not in known:
-        raise SchemaMismatch(
-            f"the database has schema {current}, which is newer than this Tidegate; install the newer version"
-        )
+        raise SchemaMismatch(f"the database has schema {current}, which is newer than this Tidegate; install the newer version")
 
 
 @contextlib.contextmanager
-def _connect(url: str) -> Iterator[Connection]:
+def _connect(url: str) -> Generator[Connection]:
     if url.startswith("sqlite:///"):
         Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)

@@ -8,7 +8,7 @@ import os
 import socket
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +89,7 @@ class SQLite:
         self._closed = False
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[SQLiteTransaction]:
+    def transaction(self) -> Generator[SQLiteTransaction]:
         try:
             # The kernel hands this lock over fairly and frees it when its holder dies; SQLite's busy handler sleeps
             # while the other process takes every gap.

@@ -4,10 +4,21 @@
 for work, and which goes in the transaction that ends the run. An inbound body is stored once, with its request.
 """
 
+# SQLModel declares `__tablename__` as a descriptor and documents setting it to a string.
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
+
+from typing import Any
 
 from sqlalchemy import CheckConstraint, Index, LargeBinary, text
 from sqlmodel import BigInteger, Column, Field, SQLModel
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """The condition of a partial index, for both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
 
 # Kept in the order the data flows.
 
@@ -40,7 +51,7 @@ class RequestTable(SQLModel, table=True):
     __table_args__ = (
         CheckConstraint("status in ('accepted', 'duplicate', 'quarantined')", name="requests_status"),
         Index("requests_by_source", "source", "id"),
-        Index("requests_refused", "status", "id", sqlite_where=text("status <> 'accepted'"), postgresql_where=text("status <> 'accepted'")),
+        Index("requests_refused", "status", "id", **_where("status <> 'accepted'")),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     source: str
@@ -106,7 +117,7 @@ class RunTable(SQLModel, table=True):
         CheckConstraint("(outcome is null) = (finished_at is null)", name="runs_final_has_time"),
         CheckConstraint("outcome in ('succeeded', 'failed', 'cancelled')", name="runs_outcome"),
         Index("runs_by_function", "function_id", "id"),
-        Index("runs_unhappy", "outcome", "id", sqlite_where=text("outcome in ('failed', 'cancelled')"), postgresql_where=text("outcome in ('failed', 'cancelled')")),
+        Index("runs_unhappy", "outcome", "id", **_where("outcome in ('failed', 'cancelled')")),
     )  # fmt: skip
     id: str = Field(primary_key=True)
     event_id: str
@@ -130,7 +141,7 @@ class QueueTable(SQLModel, table=True):
     __tablename__ = "queue"
     __table_args__ = (
         CheckConstraint("(worker_id is null) = (claimed_at is null)", name="queue_holder_has_time"),
-        Index("queue_due", "due_at", "run_id", sqlite_where=text("held = 0"), postgresql_where=text("held = 0")),
+        Index("queue_due", "due_at", "run_id", **_where("held = 0")),
     )
     run_id: str = Field(primary_key=True)
     function_id: str

@@ -1,0 +1,66 @@
+"""The API's client, as the CLI uses it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+
+from gateway.errors import TidegateError
+from gateway.settings import Settings, load
+from gateway.store.cipher import load_cipher
+
+
+class CallFailed(TidegateError):
+    """The gateway did not do it."""
+
+
+class Client:
+    """Calls the gateway's API, with TIDEGATE_API_KEY or, on the gateway's machine, the key that its master key gives."""
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load()
+        key = self.settings.api_key or load_cipher(self.settings.master_key, self.settings.data_dir).local_api_key()
+        headers = {"Authorization": f"Bearer {key}"}
+        self._http = httpx.Client(base_url=self.settings.base_url, headers=headers, timeout=30, follow_redirects=False)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        """The JSON at `/api/v1{path}`; parameters that are None or empty are left out."""
+        given = {name: value for name, value in parameters.items() if value not in (None, [], ())}
+        return self._call("GET", f"/api/v1{path}", params=given).json()
+
+    def raw(self, path: str) -> bytes:
+        """The bytes at `/api/v1{path}`."""
+        return self._call("GET", f"/api/v1{path}").content
+
+    def post(self, path: str, body: bytes = b"") -> Any:
+        """Post JSON to `/api/v1{path}`."""
+        headers = {"Content-Type": "application/json"}
+        return self._call("POST", f"/api/v1{path}", content=body, headers=headers).json()
+
+    def deliver(self, path: str, body: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
+        """Post as a third party would: with its headers and without our key."""
+        try:
+            return httpx.post(self.settings.base_url + path, content=body, headers=headers, timeout=30)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+
+    def _call(self, method: str, path: str, **rest: Any) -> httpx.Response:
+        try:
+            response = self._http.request(method, path, **rest)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from None
+        if response.is_success:
+            return response
+        try:
+            problem = response.json()
+            message = f"{problem['detail']} ({problem['code']})"
+        except (ValueError, KeyError, TypeError):
+            message = f"{self.settings.base_url} answered {response.status_code}, and not as Tidegate would"
+        if response.status_code == 401:
+            message += f"; set TIDEGATE_API_KEY, or run this where {self.settings.data_dir}/master.key is"
+        raise CallFailed(message)
+
+    def _unreachable(self, error: httpx.HTTPError) -> CallFailed:
+        url = self.settings.base_url
+        return CallFailed(f"cannot reach the gateway at {url} ({type(error).__name__}); start it with: tidegate serve")

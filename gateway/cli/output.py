@@ -1,0 +1,65 @@
+"""How the CLI prints: tables and trees for people, the API's JSON with `--json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
+Limit = Annotated[int, typer.Option(help="How many, at most 200.")]
+
+COLOURS = {
+    "succeeded": "green",
+    "accepted": "green",
+    "failed": "red",
+    "quarantined": "red",
+    "running": "cyan",
+    "waiting": "yellow",
+    "queued": "yellow",
+    "skipped": "dim",
+    "cancelled": "dim",
+}
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+def print_json(value: Any) -> None:
+    """The API's JSON, indented."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def print_list(found: Mapping[str, Any], columns: Mapping[str, str], empty: str) -> None:
+    """A page as a table: heading -> field; `empty` is said when there is nothing."""
+    rows: Sequence[Mapping[str, Any]] = found["data"]
+    if not rows:
+        console.print(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in columns:
+        table.add_column(heading, no_wrap=True)
+    for row in rows:
+        table.add_row(*(cell(row.get(field)) for field in columns.values()))
+    console.print(table)
+    if found.get("has_more"):
+        console.print(Text("There are more: --limit, or --cursor " + str(found["next_cursor"]), style="dim"))
+
+
+def cell(value: Any) -> Text:
+    """One value; times without their date's noise, statuses in colour."""
+    if value is None:
+        return Text("-", style="dim")
+    if isinstance(value, list):
+        return Text(", ".join(map(str, value)))  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
+    text = str(value)
+    return Text(text, style=COLOURS.get(text, ""))
+
+
+def error_line(error: Mapping[str, Any] | None) -> str:
+    """An error in one line."""
+    return f"{error['type']}: {error['message']}" if error else ""
