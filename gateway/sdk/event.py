@@ -73,8 +73,8 @@ class Event(Generic[D]):
 
 def declared_events(module: Mapping[str, object]) -> tuple[type[Event[Any]], ...]:
     """The named event classes among a module's `globals()`, for a provider's `events`."""
-    kinds = [kind for kind in module.values() if isinstance(kind, type) and issubclass(kind, Event)]
-    return tuple(cast(type[Event[Any]], kind) for kind in kinds if kind.event_name)
+    kinds = [cast(type[Event[Any]], kind) for kind in module.values() if isinstance(kind, type) and issubclass(kind, Event)]
+    return tuple(kind for kind in kinds if kind.event_name)
 
 
 def _data_type(cls: Any) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import msgspec
 
@@ -68,7 +68,7 @@ class Provider:
     data_at: str = ""
     attributes: Sequence[str] = ()
     events: Sequence[type[Event[Any]]] = ()
-    samples: Mapping[str, Callable[[], Mapping[str, Any]]] = {}
+    samples: ClassVar[Mapping[str, Callable[[], Mapping[str, Any]]]] = {}
 
     def __init__(self) -> None:
         if not _NAME.fullmatch(self.name):
