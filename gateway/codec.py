@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -25,10 +26,16 @@ def loads(raw: bytes) -> Any:
     try:
         return _decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        try:
-            return json.loads(raw)
-        except RecursionError:
-            raise ValueError("JSON is nested too deeply") from None
+        return _nested(json.loads, raw)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+
+
+def _nested(read: Callable[[bytes], Any], raw: bytes) -> Any:
+    try:
+        return read(raw)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
 
 
 def is_json(raw: bytes) -> bool:
@@ -67,7 +74,7 @@ def member(raw: bytes, path: str) -> bytes:
     """
     for name in filter(None, path.split(".")):
         try:
-            raw = bytes(_raw_members.decode(raw)[name])
+            raw = bytes(_nested(_raw_members.decode, raw)[name])
         except msgspec.DecodeError:
             raw = _slow_member(raw, name)
         except KeyError:

@@ -69,7 +69,7 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     taken = {source.name for source in sources} | {"api"}
     for source in _environment_sources(environ):
         if source.name in taken:
-            raise SettingsError(f"source {source.name!r} is both in {path.name} and in the environment; keep one of them")
+            raise SettingsError(f"source {source.name!r} ({source.origin}) is taken, by {path.name} or the API; rename it")
         sources.append(source)
     fields = Settings.__dataclass_fields__
     values: dict[str, Any] = {}
@@ -145,7 +145,7 @@ def _toml_sources(table: Any, file: str) -> list[SourceSettings]:
     found: list[SourceSettings] = []
     for name, raw in cast(dict[str, Any], table).items():
         where = f"[sources.{name}] in {file}"
-        if not isinstance(raw, dict) or not _SOURCE.fullmatch(name):
+        if not isinstance(raw, dict) or not _SOURCE.fullmatch(name) or name == "api":
             raise SettingsError(f"{where}: a source is a table under a name of lower-case letters, digits and `-`")
         options = cast(dict[str, Any], raw)
         unknown = options.keys() - {"provider", "secret", "secrets"}

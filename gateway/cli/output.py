@@ -45,7 +45,9 @@ def print_list(found: Mapping[str, Any], columns: Mapping[str, str], empty: str)
         table.add_column(heading, no_wrap=True)
     for row in rows:
         table.add_row(*(cell(row.get(field)) for field in columns.values()))
-    console.print(table)
+    # Ids are there to be copied: a narrow terminal wraps its lines, nothing is cut.
+    width = Console(width=10_000).measure(table).maximum
+    Console(highlight=False, width=max(console.width, width)).print(table, crop=False)
     if found.get("has_more"):
         console.print(Text("There are more: --limit, or --cursor " + str(found["next_cursor"]), style="dim"))
 

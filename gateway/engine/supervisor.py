@@ -13,8 +13,8 @@ from typing import Any
 
 from gateway.telemetry import Telemetry
 
-STEADY_SECONDS = 10.0
-MAX_BACKOFF_SECONDS = 10.0
+STEADY_SECONDS = 5.0
+MAX_BACKOFF_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,159 @@
+"""The kill loop: load over HTTP, `kill -9` at random, and at the end a tally that must come out even.
+
+Run by scripts/crash for as long as asked, and for a few seconds by the tests.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from gateway.store.database import open_database
+from tests.processes import Site, post, until
+
+SENDERS = 8
+
+
+@dataclass
+class Tally:
+    """What was sent, what was killed, and what the database says in the end."""
+
+    seconds: float = 0
+    sent: int = 0
+    acknowledged: dict[str, str] = field(default_factory=dict[str, str])
+    unanswered: int = 0
+    kills: Counter[str] = field(default_factory=Counter[str])
+    conflicting_ids: int = 0
+    lost: int = 0
+    wrong_deliveries: int = 0
+    not_final: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter[str])
+    attempts: Counter[int] = field(default_factory=Counter[int])
+
+    @property
+    def good(self) -> bool:
+        """Whether every promise held."""
+        return not (self.conflicting_ids or self.lost or self.wrong_deliveries or self.not_final)
+
+
+def crash_loop(site: Site, seconds: float, seed: int) -> Tally:
+    """Start `serve` on a site, send and kill for `seconds`, wait for everything to end, and count."""
+    tally, chance = Tally(seconds=seconds), random.Random(seed)
+    site.start("serve")
+    site.wait_ready()
+    stopping = threading.Event()
+    lock = threading.Lock()
+    senders = [threading.Thread(target=_send, args=(site, n, tally, lock, stopping)) for n in range(SENDERS)]
+    for sender in senders:
+        sender.start()
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(chance.uniform(0.05, 0.8))  # the moment of death is the random variable of this test
+        children = site.children()
+        if children:
+            pid, name = chance.choice(children)
+            try:
+                os.kill(pid, signal.SIGKILL)
+                tally.kills[name] += 1
+            except ProcessLookupError:
+                continue
+    stopping.set()
+    for sender in senders:
+        sender.join()
+    site.wait_ready()
+    _wait_for_the_end(site)
+    _count(site, tally)
+    return tally
+
+
+def _send(site: Site, number: int, tally: Tally, lock: threading.Lock, stopping: threading.Event) -> None:
+    """Send as a third party does: the same delivery again until it is acknowledged, now and then once more."""
+    chance = random.Random(number)
+    client, n = httpx.Client(), 0
+    while not stopping.is_set():
+        n += 1
+        key = f"evt_{number}_{n}"
+        again = chance.random() < 0.1
+        for _ in range(200):
+            try:
+                response = post(site.url(), key, client)
+            except httpx.HTTPError:
+                client.close()
+                client = httpx.Client()
+                with lock:
+                    tally.unanswered += 1
+                time.sleep(0.05)
+                continue
+            with lock:
+                tally.sent += 1
+                if response.status_code == 200:
+                    first = tally.acknowledged.setdefault(key, response.json()["id"])
+                    tally.conflicting_ids += first != response.json()["id"]
+            if response.status_code == 200 and not again:
+                break
+            again = False
+            if stopping.is_set():
+                break
+    client.close()
+
+
+def _wait_for_the_end(site: Site) -> None:
+    database = open_database(_url(site))
+    until(lambda: database.read("select count(*) as n from queue")[0]["n"] == 0, 90)
+    database.close()
+
+
+def _count(site: Site, tally: Tally) -> None:
+    database = open_database(_url(site))
+    events = {row["id"] for row in database.read("select id from events")}
+    tally.lost = len(set(tally.acknowledged.values()) - events)
+    found: dict[str, Counter[str]] = {}
+    for row in database.read("select event_id, function_id, run_id from deliveries"):
+        found.setdefault(row["event_id"], Counter())[row["function_id"]] += row["run_id"] is not None
+    tally.wrong_deliveries = sum(found.get(id_, Counter()) != Counter(quick=1, slow=1) for id_ in events)
+    for row in database.read("select outcome, attempts, count(*) as n from runs group by outcome, attempts"):
+        if row["outcome"] is None:
+            tally.not_final += row["n"]
+        else:
+            tally.outcomes[row["outcome"]] += row["n"]
+            tally.attempts[row["attempts"]] += row["n"]
+    database.close()
+
+
+def _url(site: Site) -> str:
+    return site.database_url or f"sqlite:///{site.folder / 'data' / 'tidegate.db'}"
+
+
+def main() -> int:
+    """`scripts/crash [SECONDS] [DATABASE_URL]`: print the tally; exit code 1 when a promise was broken."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    seed = int(os.environ.get("CRASH_SEED", str(random.randrange(10**6))))
+    with tempfile.TemporaryDirectory() as folder:
+        made = Site(Path(folder), database_url=sys.argv[2] if len(sys.argv) > 2 else "")
+        try:
+            if made.database_url:
+                made.run("migrate")
+            tally = crash_loop(made, seconds, seed)
+        finally:
+            made.stop()
+    print(f"seed {seed}, {seconds:g} s under load, killed: {dict(tally.kills)}")
+    print(f"acknowledged {len(tally.acknowledged)} events in {tally.sent} answers, {tally.unanswered} requests got none")
+    print(f"runs ended: {dict(tally.outcomes)}; by attempts: {dict(sorted(tally.attempts.items()))}")
+    print(f"lost {tally.lost}, two ids for one key {tally.conflicting_ids}, wrong deliveries {tally.wrong_deliveries}, "
+          f"never ended {tally.not_final}")  # fmt: skip
+    print("every promise held" if tally.good else "A PROMISE WAS BROKEN")
+    return 0 if tally.good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
