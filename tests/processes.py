@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 SECRET = "whsec_test_not_a_real_secret"
 API_KEY = "tg_test_not_a_real_key"
 
-FUNCTIONS = '''
+FUNCTIONS = """
 import asyncio
 from gateway import Context, function
 
@@ -34,7 +34,7 @@ async def quick(ctx: Context) -> int:
 async def slow(ctx: Context) -> int:
     await asyncio.sleep(0.05)
     return ctx.attempt
-'''
+"""
 
 
 def free_port() -> int:
@@ -146,7 +146,9 @@ class Site:
         self.processes.clear()
 
 
-def stripe_delivery(key: str, type_: str = "charge.succeeded", secret: str = SECRET, pad: int = 0) -> tuple[bytes, dict[str, str]]:
+def stripe_delivery(
+    key: str, type_: str = "charge.succeeded", secret: str = SECRET, pad: int = 0
+) -> tuple[bytes, dict[str, str]]:
     """A signed Stripe delivery: body and headers."""
     now = int(time.time())
     payload = {"id": key, "object": "event", "type": type_, "created": now, "data": {"object": {"id": "in_1", "pad": "x" * pad}}}
