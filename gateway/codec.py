@@ -31,6 +31,16 @@ def loads(raw: bytes) -> Any:
         raise ValueError("JSON is nested too deeply") from None
 
 
+def loads_text(raw: bytes) -> Any:
+    """As `loads`, with lone surrogates replaced by `?`: for readers that only take real Unicode."""
+    value = loads(raw)
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.loads(json.dumps(value, ensure_ascii=False).encode("utf-8", "replace"))
+    return value
+
+
 def _nested(read: Callable[[bytes], Any], raw: bytes) -> Any:
     try:
         return read(raw)

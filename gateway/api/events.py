@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from litestar import Request, Response, get, post
@@ -133,12 +133,26 @@ def _functions(body: bytes) -> list[str] | None:
 
 def _decode(body: bytes, many: bool) -> list[NewEvent]:
     try:
-        events = _many.decode(body) if many else [_one.decode(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        events = _exact(body, many)
+    except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"This is not an event, nor an array of them: {error}", code="invalid_event") from None
     if not 1 <= len(events) <= MAX_BATCH:
         raise InvalidRequest(f"An array holds 1 to {MAX_BATCH} events, not {len(events)}.", code="invalid_event")
     return events
+
+
+def _exact(body: bytes, many: bool) -> list[NewEvent]:
+    """The events with the exact bytes of their data; what only the lenient parser reads (lone surrogates) is written anew."""
+    try:
+        return _many.decode(body) if many else [_one.decode(body)]
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        values = codec.loads(body)
+        again = cast(list[Any], values if isinstance(values, list) else [values])
+        raws = [codec.dumps(value.pop("data", {})) if isinstance(value, dict) else b"" for value in again]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        events = msgspec.convert(again, list[NewEvent])
+        return [msgspec.structs.replace(event, data=msgspec.Raw(raw)) for event, raw in zip(events, raws, strict=True)]
 
 
 def _accept(deps: Deps, new: NewEvent, index: int, now: int) -> Accept:

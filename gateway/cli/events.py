@@ -41,7 +41,7 @@ def events(
 def show(event_id: str, as_json: Json = False) -> None:
     """One event: its data, its deliveries, each run's attempts."""
     from gateway.cli.client import Client
-    from gateway.cli.output import cell, console, error_line, print_json
+    from gateway.cli.output import as_text, cell, console, error_line, print_json
 
     client = Client()
     event = client.get(f"/events/{event_id}")
@@ -55,7 +55,7 @@ def show(event_id: str, as_json: Json = False) -> None:
     for field in ("id", "name", "source", "key", "occurred_at", "received_at", "request_id"):
         console.print(f"{field:<12}", cell(event[field]))
     console.print(f"{'attributes':<12}", json.dumps(event["attributes"]), markup=False)
-    console.print("data", json.dumps(event["data"], indent=2, ensure_ascii=False), markup=False)
+    console.print("data", as_text(event["data"]), markup=False)
     console.print("deliveries" if deliveries else "No function listens to this event; see: tidegate functions")
     for delivery in deliveries:
         console.print(f"  {delivery['function_id']}", cell(delivery["status"]), cell(delivery["run_id"]))

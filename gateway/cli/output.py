@@ -31,7 +31,21 @@ console = Console(highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """The API's JSON, indented."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    typer.echo(as_text(value))
+
+
+def as_text(value: Any) -> str:
+    """Indented JSON; with escapes where a terminal could not show it (lone surrogates)."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    return text if _encodable(text) else json.dumps(value, indent=2)
+
+
+def _encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def print_list(found: Mapping[str, Any], columns: Mapping[str, str], empty: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any
 
 import typer
@@ -80,14 +79,14 @@ def _control(run_id: str, verb: str, as_json: bool) -> None:
 
 
 def _print(run: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
-    from gateway.cli.output import cell, console
+    from gateway.cli.output import as_text, cell, console
 
     for field in ("id", "function_id", "status", "reason", "event_id", "event_name", "created_at", "started_at", "finished_at"):
         console.print(f"{field:<12}", cell(run[field]))
     if run["next_attempt_at"]:
         console.print(f"{'next attempt':<12}", cell(run["next_attempt_at"]))
     if run["output"] is not None:
-        console.print("output", json.dumps(run["output"], indent=2, ensure_ascii=False), markup=False)
+        console.print("output", as_text(run["output"]), markup=False)
     for attempt in attempts:
         line = f"attempt {attempt['number']}  {attempt['started_at']}  {attempt['duration_ms']} ms  {attempt['outcome']}"
         console.print(line, markup=False)

