@@ -79,13 +79,13 @@ def _provider(provider: Provider) -> dict[str, Any]:
     }
 
 
-@get("/healthz", exclude_from_auth=True)
+@get("/healthz")
 async def healthz() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": "ok"}
 
 
-@get("/readyz", exclude_from_auth=True)
+@get("/readyz")
 async def readyz(deps: Deps) -> Response[bytes]:
     """Whether the store answers, what waits in it, and which modules are broken."""
     now = deps.clock()

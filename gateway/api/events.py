@@ -160,8 +160,8 @@ def _accept(deps: Deps, new: NewEvent, index: int, now: int) -> Accept:
     if not _NAME.fullmatch(new.name) or len(new.name) > 200:
         message = f"Event name {new.name!r}: use letters, digits, `_.-` and a `/`, as in `user/created`."
         raise InvalidRequest(message, code="invalid_event", pointer=f"{pointer}/name")
-    if new.id is not None and (not 0 < len(new.id) <= 255 or "\0" in new.id):
-        raise InvalidRequest("An event's `id` has 1 to 255 characters.", code="invalid_event", pointer=f"{pointer}/id")
+    if new.id is not None and (not 0 < len(new.id) <= 255 or not new.id.isprintable()):
+        raise InvalidRequest("An event's `id` has 1 to 255 printable characters.", code="invalid_event", pointer=f"{pointer}/id")
     if new.occurred_at is not None and new.occurred_at.tzinfo is None:
         message = "`occurred_at` needs a time zone, as in 2026-11-24T08:00:00Z."
         raise InvalidRequest(message, code="invalid_event", pointer=f"{pointer}/occurred_at")

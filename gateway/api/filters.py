@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from litestar.params import Parameter
@@ -29,3 +30,14 @@ def filters(limit: int, cursor: str | None, columns: Mapping[str, Sequence[str] 
             conditions.append(condition)
             parameters += given
     return Query(limit=limit, cursor=cursor, conditions=conditions, parameters=parameters)
+
+
+def with_status(query: Query, given: Sequence[str] | None, conditions: Mapping[str, str]) -> Query:
+    """The query, for rows that have one of the given statuses. Raises InvalidRequest, naming them, for another word."""
+    if not given:
+        return query
+    unknown = [status for status in given if status not in conditions]
+    if unknown:
+        raise InvalidRequest(f"There is no status {unknown[0]!r}; there are {', '.join(conditions)}.")
+    either = " or ".join(f"({conditions[status]})" for status in dict.fromkeys(given))
+    return replace(query, conditions=[*query.conditions, f"({either})"])

@@ -8,7 +8,8 @@ from litestar import Response, get
 
 from gateway.api import present
 from gateway.api.deps import Deps
-from gateway.api.filters import Cursor, Limit, Many, filters
+from gateway.api.filters import Cursor, Limit, Many, filters, with_status
+from gateway.store.reads import REQUEST_STATUS
 
 
 @get("/requests")
@@ -16,7 +17,7 @@ async def list_requests(
     deps: Deps, limit: Limit = 50, cursor: Cursor = None, status: Many = None, source: Many = None
 ) -> Response[bytes]:
     """Inbound requests, newest first."""
-    query = filters(limit, cursor, {"q.status": status, "q.source": source})
+    query = with_status(filters(limit, cursor, {"q.source": source}), status, REQUEST_STATUS)
     return present.page(await asyncio.to_thread(deps.reads.requests, query), present.request)
 
 

@@ -8,10 +8,10 @@ from litestar import Response, get, post
 
 from gateway.api import present
 from gateway.api.deps import Deps
-from gateway.api.filters import Cursor, Limit, Many, filters
+from gateway.api.filters import Cursor, Limit, Many, filters, with_status
 from gateway.errors import Conflict
 from gateway.store.admin import CancelRun, RetryRun
-from gateway.store.reads import STATUS
+from gateway.store.reads import RUN_STATUS
 
 
 @get("/runs")
@@ -24,7 +24,7 @@ async def list_runs(
     event: Many = None,
 ) -> Response[bytes]:
     """Runs, newest first."""
-    query = filters(limit, cursor, {STATUS: status, "r.function_id": function, "e.name": event})
+    query = with_status(filters(limit, cursor, {"r.function_id": function, "e.name": event}), status, RUN_STATUS)
     return present.page(await asyncio.to_thread(deps.reads.runs, query), present.run)
 
 

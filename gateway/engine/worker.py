@@ -48,6 +48,13 @@ class Held:
     started_at: int
     task: asyncio.Task[None] | None = None
     ending: bool = False
+    let_go: bool = False
+
+    def cancel(self) -> None:
+        """Stop the attempt, because the worker must let go of the run."""
+        if self.task is not None and not self.task.done():
+            self.let_go = True
+            self.task.cancel()
 
 
 class Worker:
@@ -155,9 +162,9 @@ class Worker:
         self._telemetry.emit("run.started", run=run.run_id, function=run.function_id, attempt=run.attempt)
         try:
             outcome: Outcome = await self._invoker.invoke(Call(run))
-        except asyncio.CancelledError:
-            # Only the worker cancels this task: to hand the run back, or because it is no longer ours.
-            outcome = HandedBack()
+        except asyncio.CancelledError as error:
+            # A function may raise this by itself; handing that back, uncounted, would go on for ever.
+            outcome = HandedBack() if held.let_go else Failed(Failure("CancelledError", str(error) or "cancelled from within"))
         except BaseException as error:
             outcome = Failed(Failure(type(error).__name__, str(error)))
         self._end(held, outcome)
@@ -219,8 +226,7 @@ class Worker:
             self._awake.clear()
             await self._sleep(min(deadline - time.monotonic(), POLL_SECONDS))
         for held in self._held.values():
-            if held.task is not None and not held.task.done():
-                held.task.cancel()
+            held.cancel()
         deadline = time.monotonic() + POLL_SECONDS
         while self._held and time.monotonic() < deadline:
             self._awake.clear()
@@ -259,10 +265,10 @@ class Worker:
             if before - renewed > self._lease_seconds * 0.6:
                 _threadsafe(self._loop, self._let_go, {})
             return renewed
-        _threadsafe(self._loop, self._compare, holding, before)
+        _threadsafe(self._loop, self._compare, holding)
         return before
 
-    def _compare(self, holding: dict[str, int], before: float) -> None:
+    def _compare(self, holding: dict[str, int]) -> None:
         """Let go of runs the database no longer says are ours; give back those it says are and we know nothing of."""
         self._let_go(holding)
         for run_id, fence in holding.items():
@@ -278,8 +284,8 @@ class Worker:
         now = self._clock()
         for held in self._held.values():
             young = now - held.started_at < self._lease_seconds * SECOND / 3
-            if not held.ending and not young and holding.get(held.run.run_id) != held.run.fence and held.task is not None:
-                held.task.cancel()
+            if not held.ending and not young and holding.get(held.run.run_id) != held.run.fence:
+                held.cancel()
 
     def _culprit(self) -> dict[str, str]:
         frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]

@@ -70,6 +70,22 @@ def one_of(column: str, values: Sequence[str]) -> tuple[str, list[Any]]:
     return "(" + " or ".join(parts) + ")", parameters
 
 
+# Conditions for a status, with literals: a partial index is only used where its values stand in the statement.
+RUN_STATUS: Mapping[str, str] = {
+    "queued": "r.id in (select run_id from queue where worker_id is null and (reason is null or reason <> 'retry'))",
+    "running": "r.id in (select run_id from queue where worker_id is not null)",
+    "waiting": "r.id in (select run_id from queue where worker_id is null and reason = 'retry')",
+    "succeeded": "r.outcome = 'succeeded'",
+    "failed": "r.outcome = 'failed'",
+    "cancelled": "r.outcome = 'cancelled'",
+}
+REQUEST_STATUS: Mapping[str, str] = {
+    "accepted": "q.status = 'accepted'",
+    "duplicate": "q.status <> 'accepted' and q.status = 'duplicate'",
+    "quarantined": "q.status <> 'accepted' and q.status = 'quarantined'",
+}
+
+
 class Reads:
     """Queries over one database."""
 
@@ -167,7 +183,7 @@ class Reads:
         return row[0]["at"]
 
     def _one(self, sql: str, id_: str, noun: str) -> Record:
-        rows = self._database.read(sql, [id_])
+        rows = [] if "\0" in id_ else self._database.read(sql, [id_])
         if not rows:
             raise NotFound(f"There is no {noun} with the id {id_!r}.")
         return rows[0]
@@ -208,6 +224,6 @@ def _read_cursor(cursor: str | None) -> tuple[str, str]:
     except (ValueError, binascii.Error):
         text = ""
     direction, _, id_ = text.partition(":")
-    if direction not in ("next", "prev") or not id_:
+    if direction not in ("next", "prev") or not id_ or "\0" in id_:
         raise InvalidRequest("This cursor is not one of ours; start again without it.", code="invalid_cursor")
     return direction, id_

@@ -36,6 +36,11 @@ async def slow(ctx: Context) -> None:
     import asyncio
     await asyncio.sleep(30)
 
+@function(on="own/gone", retries=0)
+async def gone(ctx: Context) -> None:
+    import asyncio
+    raise asyncio.CancelledError
+
 @function(on="own/*", if_="event.data.n > 3")
 async def conditional(ctx: Context) -> object:
     return ctx.event.data
@@ -182,12 +187,14 @@ def test_bytes_that_are_no_http_do_not_end_the_gateway(served):
 
 
 def test_functions_retry_give_up_time_out_and_are_skipped_as_declared(served):
-    events = {name: send(served, f"own/{name}", '{"n": 1}') for name in ("retry", "never", "slow")}
+    events = {name: send(served, f"own/{name}", '{"n": 1}') for name in ("retry", "never", "slow", "gone")}
     retried = final(served, events["retry"])
     assert (retried["retried"]["status"], retried["retried"]["attempts"]) == ("succeeded", 3)
     assert (retried["conditional"]["status"], retried["conditional"]["skip_reason"]) == ("skipped", "if_false")
     never = final(served, events["never"])["never"]
     assert (never["status"], never["attempts"], never["error"]["type"]) == ("failed", 1, "NonRetriableError")
+    gone = final(served, events["gone"])["gone"]
+    assert (gone["status"], gone["attempts"], gone["error"]["type"]) == ("failed", 1, "CancelledError")
     slow = final(served, events["slow"])["slow"]
     assert (slow["status"], slow["error"]["type"]) == ("failed", "TimeoutError")
 
@@ -198,6 +205,23 @@ def test_a_mistake_in_one_file_is_named_and_the_rest_works(served):
     assert "SyntaxError" in found["broken_one.py"]
     assert "typed" in next(message for message in found.values() if "also declared" in message)
     assert "LEFT OUT" in served.log("serve")
+
+
+def test_runs_and_requests_are_found_by_status(served):
+    event_id = send(served, "own/never", '{"n": 1}')
+    final(served, event_id)
+    post(served.url(), "evt_status", secret="wrong")
+    for status in ("succeeded", "failed"):
+        found = served.get(f"/runs?status={status}")["data"]
+        assert found
+        assert {run["status"] for run in found} == {status}
+    both = served.get("/runs?status=failed&status=succeeded&limit=200")["data"]
+    assert {run["status"] for run in both} == {"failed", "succeeded"}
+    for status in ("queued", "running", "waiting", "cancelled"):
+        served.get(f"/runs?status={status}")
+    until(lambda: {row["status"] for row in served.get("/requests?status=quarantined")["data"]} == {"quarantined"})
+    refused = httpx.get(served.url() + "/api/v1/runs?status=happy", headers=AUTH)
+    assert (refused.status_code, "succeeded" in refused.json()["detail"]) == (400, True)
 
 
 def test_a_batch_is_all_or_nothing(served):

@@ -1,0 +1,39 @@
+"""The baselines: a Litestar `@post` handler that does nothing, and a bare ASGI no-op; on the server that the gateway uses.
+
+The no-op receives the webhook as its JSON body, as any handler of a webhook would, and then does nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import uvloop
+from granian.constants import Interfaces
+from granian.server.embed import Server
+from litestar import Litestar, post
+
+
+@post("/webhooks/stripe")
+async def litestar_noop(data: dict[str, Any]) -> dict[str, str]:
+    """Nothing."""
+    return {}
+
+
+async def asgi_noop(scope: Any, receive: Any, send: Any) -> None:
+    """Nothing, without a framework."""
+    if scope["type"] != "http":
+        return
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"{}"})
+
+
+async def serve(port: int, app: Any) -> None:
+    """Serve until killed."""
+    await Server(app, port=port, interface=Interfaces.ASGI, websockets=False, log_enabled=False).serve()  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    uvloop.run(serve(int(sys.argv[2]), Litestar([litestar_noop]) if sys.argv[1] == "litestar" else asgi_noop))
