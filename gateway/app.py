@@ -19,7 +19,7 @@ from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_
 from gateway.api.inbound import webhooks_route
 from gateway.api.problems import respond
 from gateway.clock import Clock, system_clock
-from gateway.core.spec import BrokenModule, FunctionSpec
+from gateway.core.spec import BrokenModule, Manifest
 from gateway.errors import Unavailable
 from gateway.ids import new_api_key, new_id
 from gateway.ingest.fanout import Fanout
@@ -54,7 +54,7 @@ class Gateway:
         self.broken = [BrokenModule(found.file, found.message) for found in self.registry.broken]
         for found in self.registry.broken:
             telemetry.emit("module.broken", file=found.file, error=found.message)
-        self.live = Live(self._sources(), Fanout(self._specs()))
+        self.live = Live(self._sources(), Fanout(self._apps()))
         self.new_api_key = self._first_key()
         self.app = self._litestar()
 
@@ -77,8 +77,8 @@ class Gateway:
         ids = {row["name"]: row["id"] for row in self.reads.sources()}
         return {name: Source(ids[name], name, s.provider, s.secrets, s.budget) for name, s in live.items()}
 
-    def _specs(self) -> list[FunctionSpec]:
-        return [spec for app in self.reads.apps() for spec in decode_manifest(bytes(app["manifest"])).specs]
+    def _apps(self) -> dict[str, Manifest]:
+        return {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self.reads.apps()}
 
     def _first_key(self) -> str | None:
         """An admin key, made at the first start of all and told once; none where one is configured."""
@@ -133,14 +133,11 @@ class Gateway:
 
     async def follow(self) -> None:
         """Follow what is published, for as long as the gateway lives."""
-        seen: list[tuple[str, int]] = []
         while True:
             with contextlib.suppress(Unavailable):
-                apps = await asyncio.to_thread(self.reads.apps)
-                current = [(app["id"], app["published_at"]) for app in apps]
-                if current != seen:
-                    self.live.fanout = Fanout(await asyncio.to_thread(self._specs))
-                    seen = current
+                apps = await asyncio.to_thread(self._apps)
+                if apps != self.live.fanout.apps:
+                    self.live.fanout = Fanout(apps)
             await asyncio.sleep(FOLLOW_SECONDS)
 
     def close(self) -> None:

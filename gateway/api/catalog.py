@@ -12,24 +12,22 @@ from gateway.api import present
 from gateway.api.deps import Deps
 from gateway.errors import NotFound, Unavailable
 from gateway.sdk.provider import Provider
-from gateway.store.admin import decode_manifest
 
 
 @get("/functions")
 async def list_functions(deps: Deps) -> Response[bytes]:
-    """Every function that somebody offers."""
-    apps = await asyncio.to_thread(deps.reads.apps)
-    shown = [present.function(app["id"], spec) for app in apps for spec in decode_manifest(bytes(app["manifest"])).specs]
-    return present.json({"data": shown})
+    """Every function that somebody offers, as this gateway knows them: what is listed here gets the next event."""
+    apps = deps.live.fanout.apps
+    return present.json({"data": [present.function(app, spec) for app, manifest in apps.items() for spec in manifest.specs]})
 
 
 @get("/functions/{function_id:str}")
 async def get_function(deps: Deps, function_id: str) -> Response[bytes]:
     """One function."""
-    for app in await asyncio.to_thread(deps.reads.apps):
-        for spec in decode_manifest(bytes(app["manifest"])).specs:
+    for app, manifest in deps.live.fanout.apps.items():
+        for spec in manifest.specs:
             if spec.id == function_id:
-                return present.json(present.function(app["id"], spec))
+                return present.json(present.function(app, spec))
     raise NotFound(f"There is no function {function_id!r}.")
 
 
@@ -91,7 +89,6 @@ async def readyz(deps: Deps) -> Response[bytes]:
     now = deps.clock()
     try:
         backlog = await asyncio.to_thread(deps.reads.backlog, now)
-        apps = await asyncio.to_thread(deps.reads.apps)
     except Unavailable:
         return Response(
             codec.dumps({"status": "unavailable", "store": "cannot be reached"}),
@@ -99,7 +96,7 @@ async def readyz(deps: Deps) -> Response[bytes]:
             media_type="application/json",
             headers={"Retry-After": "1"},
         )
-    broken = [*deps.broken, *(found for app in apps for found in decode_manifest(bytes(app["manifest"])).broken)]
+    broken = [*deps.broken, *(found for manifest in deps.live.fanout.apps.values() for found in manifest.broken)]
     oldest = backlog["oldest_due_at"]
     return present.json(
         {

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import codec
 from gateway.core.match import Matcher
-from gateway.core.spec import FunctionSpec
+from gateway.core.spec import Manifest
 from gateway.ids import new_id
 from gateway.store.inbox import EventRecord, NewDelivery
 
@@ -15,9 +15,10 @@ from gateway.store.inbox import EventRecord, NewDelivery
 class Fanout:
     """What is offered right now. Replaced as a whole when somebody publishes."""
 
-    def __init__(self, specs: Sequence[FunctionSpec]) -> None:
-        self.specs = {spec.id: spec for spec in specs}
-        self._matcher = Matcher(specs)
+    def __init__(self, apps: Mapping[str, Manifest]) -> None:
+        self.apps = apps
+        self.specs = {spec.id: spec for manifest in apps.values() for spec in manifest.specs}
+        self._matcher = Matcher(self.specs.values())
 
     def deliveries(self, event: EventRecord, body: bytes) -> tuple[NewDelivery, ...]:
         """One delivery for each function that matches; `body` holds the event's data, at its `data_path`."""
