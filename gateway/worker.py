@@ -35,7 +35,7 @@ async def run_worker(settings: Settings, telemetry: Telemetry, clock: Clock = sy
     registry = _load(settings, telemetry)
     database = open_database(settings.resolved_database_url)
     journal = Journal(database)
-    await asyncio.wrap_future(journal.submit(_publish(registry, clock)))
+    await journal.commit(_publish(registry, clock))
     worker = Worker(
         database=database,
         journal=journal,

@@ -84,7 +84,7 @@ async def send_events(deps: Deps, request: Request[Any, Any, Any]) -> Response[b
     events = _decode(body, many)
     now = deps.clock()
     accepts = tuple(_accept(deps, event, index, now) for index, event in enumerate(events))
-    results = await asyncio.wrap_future(deps.journal.submit(AcceptMany(accepts)))
+    results = await deps.journal.commit(AcceptMany(accepts))
     return present.json({"data": [_accepted(r) for r in results]} if many else _accepted(results[0]))
 
 
@@ -104,7 +104,7 @@ async def replay_event(deps: Deps, event_id: str, request: Request[Any, Any, Any
             raise InvalidRequest(f"There is no function {unknown[0]!r}.", pointer="/functions")
         deliveries = fanout.chosen(list(dict.fromkeys(chosen)))
     replay_id = new_id("rpl")
-    await asyncio.wrap_future(deps.journal.submit(Replay(event_id, replay_id, deliveries, deps.clock())))
+    await deps.journal.commit(Replay(event_id, replay_id, deliveries, deps.clock()))
     return present.json({"replay_id": replay_id, "runs": [d.run_id for d in deliveries if d.run_id]})
 
 

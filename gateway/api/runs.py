@@ -46,7 +46,7 @@ async def list_attempts(deps: Deps, run_id: str) -> Response[bytes]:
 async def cancel_run(deps: Deps, run_id: str) -> Response[bytes]:
     """Cancel a run that is not final; a worker that runs it is told at its next heartbeat."""
     row = await asyncio.to_thread(deps.reads.run, run_id)
-    if not await asyncio.wrap_future(deps.journal.submit(CancelRun(run_id, deps.clock()))):
+    if not await deps.journal.commit(CancelRun(run_id, deps.clock())):
         raise Conflict(f"The run is {row['status']}; only a run that is not final can be cancelled.")
     return await get_run.fn(deps, run_id)
 
@@ -58,6 +58,6 @@ async def retry_run(deps: Deps, run_id: str) -> Response[bytes]:
     spec = deps.live.fanout.specs.get(row["function_id"])
     if spec is None:
         raise Conflict(f"Nobody offers the function {row['function_id']!r} any more.")
-    if not await asyncio.wrap_future(deps.journal.submit(RetryRun(run_id, spec.attempts, deps.clock()))):
+    if not await deps.journal.commit(RetryRun(run_id, spec.attempts, deps.clock())):
         raise Conflict(f"The run is {row['status']}; only a failed or cancelled run can be retried.")
     return await get_run.fn(deps, run_id)

@@ -111,7 +111,7 @@ class Worker:
             ticker.cancel()
             await asyncio.to_thread(heart.join)
             with contextlib.suppress(Unavailable):
-                await asyncio.wrap_future(self._journal.submit(Retire(self.id)))
+                await self._journal.commit(Retire(self.id))
             self._telemetry.emit("worker.stopped", worker=self.id)
 
     def stop(self) -> None:
@@ -127,7 +127,7 @@ class Worker:
         if limit > 0:
             try:
                 command = Claim(self.id, self._function_ids, limit, self._clock())
-                claimed = await asyncio.wrap_future(self._journal.submit(command))
+                claimed = await self._journal.commit(command)
             except Unavailable as error:
                 self._telemetry.emit("worker.store_unavailable", worker=self.id, error=str(error))
                 await self._sleep(POLL_SECONDS)

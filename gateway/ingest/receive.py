@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -95,7 +94,7 @@ class Receiver:
             return REFUSED
         command = self._accept(source, inbound, request)
         try:
-            accepted = await asyncio.wrap_future(self._journal.submit(command))
+            accepted = await self._journal.commit(command)
         except Unavailable as error:
             self._telemetry.emit("webhook.unavailable", source=source.name, error=str(error))
             return Answer(503, code="unavailable", retry_after=1)

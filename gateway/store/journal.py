@@ -8,6 +8,8 @@ caller and every write for a run carries its fence.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import threading
 import time
 from collections import deque
@@ -19,6 +21,8 @@ from gateway.errors import Overloaded, Unavailable
 from gateway.store.database import Database, Transaction
 
 R = TypeVar("R")
+AnyFuture = Future[Any] | asyncio.Future[Any]
+Completion = tuple[AnyFuture, Any, Exception | None]
 
 MAX_GROUP = 256
 MAX_QUEUED = 4096
@@ -43,7 +47,7 @@ class Journal:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queued: deque[tuple[Command[Any], Future[Any]]] = deque()
+        self._queued: deque[tuple[Command[Any], AnyFuture]] = deque()
         self._arrived = threading.Condition()
         self._closing = False
         self._wake_due = threading.Event()
@@ -65,13 +69,22 @@ class Journal:
         Raises Overloaded at once when the queue is full. The future raises Unavailable when the store is away.
         """
         future: Future[R] = Future()
+        self._enqueue(command, future)
+        return future
+
+    def commit(self, command: Command[R]) -> asyncio.Future[R]:
+        """As `submit`, from a coroutine; a group's futures are completed by one call into its loop, not one each."""
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._enqueue(command, future)
+        return future
+
+    def _enqueue(self, command: Command[Any], future: AnyFuture) -> None:
         with self._arrived:
             if self._closing or len(self._queued) >= MAX_QUEUED:
                 raise Overloaded()
             self._queued.append((command, future))
             if len(self._queued) == 1:
                 self._arrived.notify()
-        return future
 
     def close(self) -> None:
         """Write what is queued, then stop."""
@@ -93,7 +106,7 @@ class Journal:
             self._commit(group)
             self._database.after_commit()
 
-    def _commit(self, group: list[tuple[Command[Any], Future[Any]]]) -> None:
+    def _commit(self, group: list[tuple[Command[Any], AnyFuture]]) -> None:
         commands = [command for command, _ in group]
         try:
             results = self._execute(commands)
@@ -102,14 +115,9 @@ class Journal:
                 for one in group:
                     self._commit([one])
                 return
-            for _, future in group:
-                future.set_exception(error)
+            _complete([(future, None, error) for _, future in group])
             return
-        for (_, future), result in zip(group, results, strict=True):
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        _complete([(future, result, None) for (_, future), result in zip(group, results, strict=True)])
         if any(command.wakes for command in commands):
             self._wake_due.set()
 
@@ -145,3 +153,31 @@ class Journal:
                 return
             self._database.wake()
             time.sleep(WAKE_SECONDS)
+
+
+def _complete(completions: Sequence[Completion]) -> None:
+    """Complete futures from the writer's thread: a loop's all at once."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Completion]] = {}
+    for completion in completions:
+        future = completion[0]
+        if isinstance(future, asyncio.Future):
+            by_loop.setdefault(future.get_loop(), []).append(completion)
+        else:
+            _set(completion)
+    for loop, own in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits any more
+            loop.call_soon_threadsafe(_set_all, own)
+
+
+def _set_all(completions: Sequence[Completion]) -> None:
+    for completion in completions:
+        if not completion[0].cancelled():
+            _set(completion)
+
+
+def _set(completion: Completion) -> None:
+    future, result, error = completion
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)

@@ -19,22 +19,33 @@ BUSY_MS = 5000
 CHECKPOINT_BYTES = 16 << 20
 TRUNCATE_BYTES = 64 << 20
 CHUNK = 900
+ROWS = 64
 
 
 class SQLiteTransaction:
     """Statements on the writer's connection."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, texts: dict[tuple[Any, ...], str]) -> None:
         self._connection = connection
-        self._texts: dict[tuple[Any, ...], str] = {}
+        self._texts = texts
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
-        self._connection.executemany(self._insert_text(table, columns), rows)
+        # Many rows in a statement: every step of SQLite gives up the interpreter's lock, and getting it back from a busy
+        # event loop takes longer than the insert.
+        for start in range(0, len(rows), ROWS):
+            chunk = rows[start : start + ROWS]
+            sql = self._insert_text(table, tuple(columns), len(chunk))
+            self._connection.execute(sql, [value for row in chunk for value in row])
 
     def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
-        sql = self._insert_text(table, columns) + f" on conflict do nothing returning {columns[0]}"
-        execute = self._connection.execute
-        return {found[0] for row in rows for found in execute(sql, row).fetchall()}
+        # Look, then insert: nobody else writes while this transaction is open.
+        known: set[Any] = set()
+        for start in range(0, len(rows), CHUNK):
+            condition, keys = self.any_of(columns[0], [row[0] for row in rows[start : start + CHUNK]])
+            known |= {row[0] for row in self.rows(f"select {columns[0]} from {table} where {condition}", keys)}
+        new = {row[0]: row for row in reversed(rows) if row[0] not in known}
+        self.insert(table, columns, list(new.values()))
+        return set(new)
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         text = ("update", table, *keys, *columns)
@@ -66,8 +77,14 @@ class SQLiteTransaction:
     def skip_locked(self) -> str:
         return ""
 
-    def _insert_text(self, table: str, columns: Sequence[str]) -> str:
-        return f"insert into {table} ({', '.join(columns)}) values ({', '.join('?' * len(columns))})"
+    def _insert_text(self, table: str, columns: tuple[str, ...], count: int) -> str:
+        text = ("insert", table, columns, count)
+        sql = self._texts.get(text)
+        if sql is None:
+            row = f"({', '.join('?' * len(columns))})"
+            sql = f"insert into {table} ({', '.join(columns)}) values {', '.join([row] * count)}"
+            self._texts[text] = sql
+        return sql
 
 
 class SQLite:
@@ -87,6 +104,7 @@ class SQLite:
         self._wal = str(self.path) + "-wal"
         self._checkpointing = threading.Event()
         self._closed = False
+        self._texts: dict[tuple[Any, ...], str] = {}
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[SQLiteTransaction]:
@@ -98,7 +116,7 @@ class SQLite:
                 connection = self._writer = self._writer or self._connect()
                 connection.execute("begin immediate")
                 try:
-                    yield SQLiteTransaction(connection)
+                    yield SQLiteTransaction(connection, self._texts)
                     connection.execute("commit")
                 except BaseException:
                     if connection.in_transaction:
@@ -183,7 +201,7 @@ class SQLite:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=512
+            self.path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=1024
         )
         for pragma in (
             "journal_mode = wal",
