@@ -64,9 +64,14 @@ def ingest(name: str, url: str, count: int, noop: Load) -> None:
         made = gateway_site(Path(folder), url)
         try:
             made.run("migrate")
-            made.run("worker", "--publish-only")
+            idle = made.start("worker")
             made.start("gateway")
             made.wait_ready()
+            until(lambda: made.get("/functions")["data"])
+            memory(f"{name}: memory of gateway and worker, idle", made)
+            idle.terminate()
+            idle.wait()
+            made.processes.remove(idle)
             drive(made.port, requests(500, "/webhooks/stripe", f"{name}w"))
             full = drive(made.port, requests(count, "/webhooks/stripe", f"{name}a"))
             ratio = full.per_second / noop.per_second
@@ -111,18 +116,18 @@ def runs(name: str, made: Site) -> None:
             "ms",
             f"p99 {waits[len(waits) * 99 // 100]:.1f} ms",
         )
-    memory(name, made)
+    memory(f"{name}: memory of gateway and worker after the load", made)
     database.close()
 
 
 def memory(name: str, made: Site) -> None:
-    """Resident memory of gateway and worker after the load."""
+    """Resident memory of the processes of a site."""
     total = 0
     for process in made.processes:
         for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 total += int(line.split()[1])
-    show(f"{name}: memory of gateway and worker after the load", total / 1024, "MB")
+    show(name, total / 1024, "MB")
 
 
 def main() -> None:

@@ -135,6 +135,7 @@ class SQLite:
             if connection is None:
                 connection = self._readers.connection = self._connect()
                 connection.execute("pragma query_only = on")
+                connection.execute("pragma cache_size = -2048")  # each thread that reads has a connection
             cursor = connection.execute(sql, parameters)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]

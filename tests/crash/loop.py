@@ -5,6 +5,7 @@ Run by scripts/crash for as long as asked, and for a few seconds by the tests.
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import signal
@@ -136,17 +137,20 @@ def _url(site: Site) -> str:
 
 def main() -> int:
     """`scripts/crash [SECONDS] [DATABASE_URL]`: print the tally; exit code 1 when a promise was broken."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+    parser = argparse.ArgumentParser("scripts/crash", description="Kill gateway and worker at random under load, then count.")
+    parser.add_argument("seconds", type=float, nargs="?", default=60.0, help="how long to kill (60)")
+    parser.add_argument("database_url", nargs="?", default="", help="postgresql://… of an empty database (SQLite)")
+    given = parser.parse_args()
     seed = int(os.environ.get("CRASH_SEED", str(random.randrange(10**6))))
     with tempfile.TemporaryDirectory() as folder:
-        made = Site(Path(folder), database_url=sys.argv[2] if len(sys.argv) > 2 else "")
+        made = Site(Path(folder), database_url=given.database_url)
         try:
             if made.database_url:
                 made.run("migrate")
-            tally = crash_loop(made, seconds, seed)
+            tally = crash_loop(made, given.seconds, seed)
         finally:
             made.stop()
-    print(f"seed {seed}, {seconds:g} s under load, killed: {dict(tally.kills)}")
+    print(f"seed {seed}, {given.seconds:g} s under load, killed: {dict(tally.kills)}")
     print(f"acknowledged {len(tally.acknowledged)} events in {tally.sent} answers, {tally.unanswered} requests got none")
     print(f"runs ended: {dict(tally.outcomes)}; by attempts: {dict(sorted(tally.attempts.items()))}")
     print(f"lost {tally.lost}, two ids for one key {tally.conflicting_ids}, wrong deliveries {tally.wrong_deliveries}, "
