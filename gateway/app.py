@@ -12,11 +12,12 @@ from litestar import Litestar, Router
 from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.types import ASGIApp
 
 from gateway import codec
 from gateway.api import catalog, events, requests, runs
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
-from gateway.api.inbound import webhooks_route
+from gateway.api.inbound import front_door
 from gateway.api.problems import respond
 from gateway.clock import Clock, system_clock
 from gateway.core.spec import BrokenModule, Manifest
@@ -56,7 +57,7 @@ class Gateway:
             telemetry.emit("module.broken", file=found.file, error=found.message)
         self.live = Live(self._sources(), Fanout(self._apps()))
         self.new_api_key = self._first_key()
-        self.app = self._litestar()
+        self.app = self._application()
 
     def _sources(self) -> dict[str, Source]:
         """The configured sources; each is kept, encrypted, so that the CLI can sign as it."""
@@ -88,7 +89,7 @@ class Gateway:
         save = SaveKey("key_first", "made at the first start", hash_key(key), "admin", self.clock())
         return key if self.journal.submit(save).result() else None
 
-    def _litestar(self) -> Litestar:
+    def _application(self) -> ASGIApp:
         keys = [self.cipher.local_api_key(), *filter(None, [self.settings.api_key])]
         receiver = Receiver(journal=self.journal, live=self.live, clock=self.clock, telemetry=self.telemetry)
         deps = Deps(
@@ -115,12 +116,7 @@ class Gateway:
             ],
         )  # fmt: skip
         app = Litestar(
-            route_handlers=[
-                webhooks_route(receiver, self.settings.max_body_bytes),
-                api,
-                catalog.healthz,
-                catalog.readyz,
-            ],
+            route_handlers=[api, catalog.healthz, catalog.readyz],
             dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
             exception_handlers={Exception: respond, 500: respond},
             openapi_config=OpenAPIConfig(title="Tidegate", version="1", render_plugins=[JsonRenderPlugin(path="/")]),
@@ -129,7 +125,7 @@ class Gateway:
         )
         app.state.deps = deps
         app.state.telemetry = self.telemetry
-        return app
+        return front_door(receiver, app, self.telemetry, self.settings.max_body_bytes)
 
     async def follow(self) -> None:
         """Follow what is published, for as long as the gateway lives."""

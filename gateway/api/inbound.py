@@ -1,18 +1,17 @@
-"""`POST /webhooks/{source}`: a bare ASGI route, because every webhook passes here."""
+"""`POST /webhooks/{source}`: a bare ASGI app in front of Litestar, because every webhook passes here."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
 
-from litestar import asgi
-from litestar.handlers import ASGIRouteHandler
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
 from gateway.ingest.receive import UNKNOWN_SOURCE, Answer, Receiver
 from gateway.sdk.scheme import Inbound
+from gateway.telemetry import Telemetry
 
 BODY_SECONDS = 30.0
 MAX_HEADERS_BYTES = 65_536
@@ -30,21 +29,27 @@ class Unreadable(Exception):
         self.code = code
 
 
-def webhooks_route(receiver: Receiver, max_body_bytes: int) -> ASGIRouteHandler:
-    """The route over a receiver."""
+def front_door(receiver: Receiver, api: ASGIApp, telemetry: Telemetry, max_body_bytes: int) -> ASGIApp:
+    """Webhooks go straight to the receiver, everything else to `api`."""
 
-    @asgi("/webhooks", is_mount=True, copy_scope=False)
-    async def webhooks(scope: Scope, receive: Receive, send: Send) -> None:
+    async def front(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not scope["path"].startswith("/webhooks/"):
+            await api(scope, receive, send)
+            return
         request_id = new_id("req")
-        answer = await _answer(receiver, scope, receive, request_id, max_body_bytes)
+        try:
+            answer = await _answer(receiver, scope, receive, request_id, max_body_bytes)
+        except Exception as error:
+            telemetry.emit("api.error", request=request_id, path=scope["path"], error=repr(error), exception=error)
+            answer = Answer(500, code="internal")
         await _send(send, answer, request_id, scope["path"])
 
-    return webhooks
+    return front
 
 
 async def _answer(receiver: Receiver, scope: Scope, receive: Receive, request_id: str, limit: int) -> Answer:
     path: str = scope["path"]
-    source = receiver.source(path.rpartition("/webhooks")[2].strip("/") if "/webhooks" in path else path.strip("/"))
+    source = receiver.source(path.removeprefix("/webhooks/").rstrip("/"))
     if source is None:
         return UNKNOWN_SOURCE
     if scope["method"] != "POST":  # type: ignore[typeddict-item]
