@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -14,29 +13,24 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
-from gateway import codec
-from gateway.api import catalog, events, requests, runs
+from gateway.api import catalog, events, keys, requests, runs, sources
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
 from gateway.api.inbound import front_door
 from gateway.api.problems import respond
 from gateway.clock import Clock, system_clock
-from gateway.core.spec import BrokenModule, Manifest
-from gateway.errors import Unavailable
-from gateway.ids import new_api_key, new_id
-from gateway.ingest.fanout import Fanout
-from gateway.ingest.quarantine import Budget
-from gateway.ingest.receive import Live, Receiver, Source
+from gateway.core.spec import BrokenModule
+from gateway.ids import new_api_key
+from gateway.ingest.follow import Follower
+from gateway.ingest.receive import Receiver
 from gateway.registry import Registry, load_providers
 from gateway.settings import Settings
 from gateway.store import schema
-from gateway.store.admin import SaveKey, SaveSource, decode_manifest
+from gateway.store.access import SaveKey
 from gateway.store.cipher import load_cipher
 from gateway.store.database import Database, open_database
 from gateway.store.journal import Journal
 from gateway.store.reads import Reads
 from gateway.telemetry import Telemetry
-
-FOLLOW_SECONDS = 0.5
 
 
 class Gateway:
@@ -55,52 +49,41 @@ class Gateway:
         self.broken = [BrokenModule(found.file, found.message) for found in self.registry.broken]
         for found in self.registry.broken:
             telemetry.emit("module.broken", file=found.file, error=found.message)
-        self.live = Live(self._sources(), Fanout(self._apps()))
+        self.follower = Follower(
+            settings=settings,
+            providers=self.registry.providers,
+            cipher=self.cipher,
+            journal=self.journal,
+            reads=self.reads,
+            clock=clock,
+            telemetry=telemetry,
+        )
+        self.live = self.follower.live
         self.new_api_key = self._first_key()
         self.app = self._application()
 
-    def _sources(self) -> dict[str, Source]:
-        """The configured sources; each is kept, encrypted, so that the CLI can sign as it."""
-        live: dict[str, Source] = {}
-        for configured in self.settings.sources:
-            provider = self.registry.providers.get(configured.provider)
-            if provider is None:
-                known = ", ".join(sorted(self.registry.providers)) or "none"
-                message = f"source {configured.name!r}: there is no provider {configured.provider!r} (there are: {known})"
-                self.broken.append(BrokenModule(configured.origin, message))
-                self.telemetry.emit("source.broken", origin=configured.origin, error=message)
-                continue
-            sealed = self.cipher.encrypt(codec.dumps(configured.secrets), f"source:{configured.name}")
-            saved = SaveSource(new_id("src"), configured.name, configured.provider, sealed, configured.origin, self.clock())
-            self.journal.submit(saved).result()
-            budget = Budget(self.settings.quarantine_per_minute, self.settings.quarantine_bytes)
-            live[configured.name] = Source(configured.name, configured.name, provider, configured.secrets, budget)
-        ids = {row["name"]: row["id"] for row in self.reads.sources()}
-        return {name: Source(ids[name], name, s.provider, s.secrets, s.budget) for name, s in live.items()}
-
-    def _apps(self) -> dict[str, Manifest]:
-        return {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self.reads.apps()}
-
     def _first_key(self) -> str | None:
         """An admin key, made at the first start of all and told once; none where one is configured."""
-        if self.settings.api_key is not None:
+        if self.settings.api_key is not None or self.settings.open_api:
             return None
         key = new_api_key()
         save = SaveKey("key_first", "made at the first start", hash_key(key), "admin", self.clock())
         return key if self.journal.submit(save).result() else None
 
     def _application(self) -> ASGIApp:
-        keys = [self.cipher.local_api_key(), *filter(None, [self.settings.api_key])]
+        own_keys = [self.cipher.local_api_key(), *filter(None, [self.settings.api_key])]
         receiver = Receiver(journal=self.journal, live=self.live, clock=self.clock, telemetry=self.telemetry)
         deps = Deps(
             settings=self.settings,
+            cipher=self.cipher,
             journal=self.journal,
             reads=self.reads,
+            refresh=lambda: asyncio.to_thread(self.follower.refresh),
             live=self.live,
             receiver=receiver,
             providers=self.registry.providers,
-            broken=self.broken,
-            keys=tuple(hash_key(key) for key in keys),
+            broken=lambda: [*self.broken, *self.follower.broken],
+            keys=tuple(hash_key(key) for key in own_keys),
             clock=self.clock,
             telemetry=self.telemetry,
         )
@@ -112,7 +95,10 @@ class Gateway:
                 events.list_events, events.count_events, events.get_event, events.list_deliveries, events.send_events,
                 events.replay_event, requests.list_requests, requests.get_request, requests.get_raw, runs.list_runs,
                 runs.get_run, runs.list_attempts, runs.cancel_run, runs.retry_run, catalog.list_functions,
-                catalog.get_function, catalog.list_sources, catalog.list_providers, catalog.get_provider,
+                catalog.get_function, catalog.list_providers, catalog.get_provider, sources.list_sources,
+                sources.create_source, sources.get_source, sources.change_source, sources.delete_source,
+                sources.enable_source, sources.disable_source, sources.add_secret, sources.change_secret,
+                sources.remove_secret, sources.try_source, keys.list_keys, keys.create_key, keys.revoke_key,
             ],
         )  # fmt: skip
         app = Litestar(
@@ -126,15 +112,6 @@ class Gateway:
         app.state.deps = deps
         app.state.telemetry = self.telemetry
         return front_door(receiver, app, self.telemetry, self.settings.max_body_bytes)
-
-    async def follow(self) -> None:
-        """Follow what is published, for as long as the gateway lives."""
-        while True:
-            with contextlib.suppress(Unavailable):
-                apps = await asyncio.to_thread(self._apps)
-                if apps != self.live.fanout.apps:
-                    self.live.fanout = Fanout(apps)
-            await asyncio.sleep(FOLLOW_SECONDS)
 
     def close(self) -> None:
         """Write what is queued and close the store."""
@@ -162,7 +139,7 @@ async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, server.stop)
-    following = asyncio.create_task(gateway.follow())
+    following = asyncio.create_task(gateway.follower.run())
     ready()
     try:
         await server.serve()

@@ -7,6 +7,7 @@ TidegateError
 │   ├── NotFound
 │   ├── InvalidRequest
 │   ├── Conflict
+│   ├── PreconditionFailed
 │   └── TooLarge
 ├── AuthorError             who writes a function or a provider can mend it
 │   ├── DeclarationError
@@ -59,6 +60,10 @@ class InvalidRequest(SenderError):
 
 class Conflict(SenderError):
     """The state of the resource does not allow this."""
+
+
+class PreconditionFailed(SenderError):
+    """The resource has changed since: its ETag is not the one in `If-Match`. Read it again."""
 
 
 class TooLarge(SenderError):

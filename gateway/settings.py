@@ -37,6 +37,8 @@ class Settings:
     master_key: str | None = None
     api_key: str | None = None
     url: str = ""
+    public_url: str = ""
+    open_api: bool = False
     workers: int = 1
     concurrency: int = 100
     functions: tuple[Path, ...] = ()
@@ -52,6 +54,11 @@ class Settings:
     def resolved_database_url(self) -> str:
         """The database: as set, or SQLite in the data directory."""
         return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'tidegate.db'}"
+
+    @property
+    def inbound_url(self) -> str:
+        """What third parties reach the gateway by, as far as it was told."""
+        return (self.public_url or self.base_url).rstrip("/")
 
     @property
     def base_url(self) -> str:
@@ -102,12 +109,14 @@ def _typed(name: str, value: Any, where: str) -> Any:
             return tuple(Path(part) for part in parts if part)
         if isinstance(default, Path):
             return Path(value)
+        if isinstance(default, bool):
+            return {"0": False, "1": True, "false": False, "true": True}[str(value).lower()]
         if isinstance(default, int | float):
             return type(default)(value)
         if not isinstance(value, str):
             raise TypeError
         return value
-    except (TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):
         raise SettingsError(f"{where} is not a valid value: {value!r}") from None
 
 
@@ -127,6 +136,8 @@ def _check(settings: Settings) -> None:
             raise SettingsError(f"TIDEGATE_{name.upper()} must lie between {low} and {high}, not {getattr(settings, name)}")
     if not settings.resolved_database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise SettingsError("TIDEGATE_DATABASE_URL must begin with postgresql:// or sqlite:///")
+    if settings.open_api and settings.host not in ("127.0.0.1", "localhost", "::1"):
+        raise SettingsError("without API keys Tidegate listens on loopback only; leave out the host, or use `tidegate serve`")
     if settings.api_key is not None and len(settings.api_key) < 16:
         raise SettingsError("TIDEGATE_API_KEY must have at least 16 characters")
 
@@ -153,9 +164,7 @@ def _toml_sources(table: Any, file: str) -> list[SourceSettings]:
             raise SettingsError(f"{where} has an unknown option: {sorted(unknown)[0]}")
         secrets = options.get("secrets", options.get("secret", ""))
         joined = ",".join(secrets) if isinstance(secrets, list) else str(secrets)  # pyright: ignore[reportUnknownArgumentType]
-        found.append(
-            SourceSettings(name=name, provider=str(options.get("provider", name)), secrets=_secrets(joined, where), origin=file)
-        )
+        found.append(SourceSettings(name=name, provider=str(options.get("provider", name)), secrets=_secrets(joined, where), origin=file))
     return found
 
 

@@ -146,9 +146,7 @@ class Site:
         self.processes.clear()
 
 
-def stripe_delivery(
-    key: str, type_: str = "charge.succeeded", secret: str = SECRET, pad: int = 0
-) -> tuple[bytes, dict[str, str]]:
+def stripe_delivery(key: str, type_: str = "charge.succeeded", secret: str = SECRET, pad: int = 0) -> tuple[bytes, dict[str, str]]:
     """A signed Stripe delivery: body and headers."""
     now = int(time.time())
     payload = {"id": key, "object": "event", "type": type_, "created": now, "data": {"object": {"id": "in_1", "pad": "x" * pad}}}

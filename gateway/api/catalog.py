@@ -31,24 +31,6 @@ async def get_function(deps: Deps, function_id: str) -> Response[bytes]:
     raise NotFound(f"There is no function {function_id!r}.")
 
 
-@get("/sources")
-async def list_sources(deps: Deps) -> Response[bytes]:
-    """The sources this gateway serves; never their secrets."""
-    rows = {row["name"]: row for row in await asyncio.to_thread(deps.reads.sources)}
-    shown = [
-        {
-            "id": source.id,
-            "name": source.name,
-            "provider": source.provider.name,
-            "url": f"{deps.settings.base_url}/webhooks/{source.name}",
-            "origin": rows[source.name]["origin"] if source.name in rows else None,
-            "secrets": len(source.secrets),
-        }
-        for source in deps.live.sources.values()
-    ]
-    return present.json({"data": shown})
-
-
 @get("/providers")
 async def list_providers(deps: Deps) -> Response[bytes]:
     """The providers that were found."""
@@ -96,7 +78,7 @@ async def readyz(deps: Deps) -> Response[bytes]:
             media_type="application/json",
             headers={"Retry-After": "1"},
         )
-    broken = [*deps.broken, *(found for manifest in deps.live.fanout.apps.values() for found in manifest.broken)]
+    broken = [*deps.broken(), *(found for manifest in deps.live.fanout.apps.values() for found in manifest.broken)]
     oldest = backlog["oldest_due_at"]
     return present.json(
         {

@@ -124,9 +124,7 @@ def _functions(body: bytes) -> list[str] | None:
     if not body.strip():
         return None
     try:
-        return msgspec.json.decode(body, type=dict[Annotated[str, msgspec.Meta(pattern="^functions$")], list[str]]).get(
-            "functions"
-        )
+        return msgspec.json.decode(body, type=dict[Annotated[str, msgspec.Meta(pattern="^functions$")], list[str]]).get("functions")
     except msgspec.DecodeError as error:
         raise InvalidRequest(f'The body is {{"functions": ["id", …]}} or empty: {error}') from None
 

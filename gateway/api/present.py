@@ -11,6 +11,7 @@ from litestar import Response
 from gateway import codec
 from gateway.clock import NEVER, to_rfc3339
 from gateway.core.spec import FunctionSpec
+from gateway.ingest.sources import Source
 from gateway.sdk.scheme import REMEDIES
 from gateway.store.reads import Page
 
@@ -128,6 +129,41 @@ def function(app: str, spec: FunctionSpec) -> dict[str, Any]:
         "timeout_ms": None if spec.timeout_seconds is None else round(spec.timeout_seconds * 1000),
         "origin": spec.origin,
         "description": spec.description,
+    }
+
+
+def source(source: Source, url: str, now: int, uses: Mapping[int, int]) -> dict[str, Any]:
+    """A source; of its secrets only their numbers, their times and whether they are live."""
+    return {
+        "id": source.id,
+        "name": source.name,
+        "provider": source.provider.name,
+        "url": url,
+        "enabled": source.enabled,
+        "origin": source.origin,
+        "setup": source.provider.setup,
+        "secrets": [
+            {
+                "n": secret.n,
+                "live": secret.lives(now),
+                "created_at": _time(secret.created_at or None),
+                "expires_at": _time(secret.expires_at),
+                "last_used_at": _time(uses.get(secret.n)),
+            }
+            for secret in source.secrets
+        ],
+    }
+
+
+def key(row: Record) -> dict[str, Any]:
+    """An API key, without the key."""
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "scopes": row["scopes"].split(","),
+        "created_at": _time(row["created_at"]),
+        "expires_at": _time(row["expires_at"]),
+        "last_used_at": _time(row["last_used_at"]),
     }
 
 

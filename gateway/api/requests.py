@@ -13,9 +13,7 @@ from gateway.store.reads import REQUEST_STATUS
 
 
 @get("/requests")
-async def list_requests(
-    deps: Deps, limit: Limit = 50, cursor: Cursor = None, status: Many = None, source: Many = None
-) -> Response[bytes]:
+async def list_requests(deps: Deps, limit: Limit = 50, cursor: Cursor = None, status: Many = None, source: Many = None) -> Response[bytes]:
     """Inbound requests, newest first."""
     query = with_status(filters(limit, cursor, {"q.source": source}), status, REQUEST_STATUS)
     return present.page(await asyncio.to_thread(deps.reads.requests, query), present.request)

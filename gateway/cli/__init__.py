@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import catalog, events, processes, requests, runs, send, trigger
+from gateway.cli import events, functions, keys, processes, providers, requests, runs, send, sources, trigger
 from gateway.errors import TidegateError
 
 
@@ -34,8 +34,10 @@ def main() -> None:
     app.add_typer(events.app, name="events")
     app.add_typer(runs.app, name="runs")
     app.add_typer(requests.app, name="requests")
-    for noun in (catalog.functions, catalog.sources, catalog.providers):
-        app.command(noun.__name__)(noun)
+    app.command("functions")(functions.functions)
+    app.add_typer(sources.app, name="sources")
+    app.add_typer(providers.app, name="providers")
+    app.add_typer(keys.app, name="keys")
     try:
         app()
     except TidegateError as error:

@@ -38,6 +38,11 @@ class Client:
         headers = {"Content-Type": "application/json"}
         return self._call("POST", f"/api/v1{path}", content=body, headers=headers).json()
 
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        """Call `/api/v1{path}` with a JSON value; what it answers, or None where it answers nothing."""
+        response = self._call(method, f"/api/v1{path}", **({} if body is None else {"json": body}))
+        return response.json() if response.content else None
+
     def deliver(self, path: str, body: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
         """Post as a third party would: with its headers and without our key."""
         try:

@@ -5,18 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gateway.settings import load
+from gateway.settings import Settings, load
+
+if TYPE_CHECKING:
+    from gateway.engine.supervisor import Supervisor
 
 Path_ = Annotated[list[str] | None, typer.Option("--path", help="A further folder of functions.")]
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the root."""
-    for command in (serve, gateway, worker, migrate, doctor):
+    for command in (serve, dev, gateway, worker, migrate, doctor):
         app.command()(command)
 
 
@@ -27,13 +31,27 @@ def serve(
     path: Path_ = None,
 ) -> None:
     """Run everything: a gateway and its workers, supervised; the database is made and migrated by itself."""
+    _override(host=host, port=port, workers=workers, path=path)
+    _supervise(reload=False)
+
+
+def dev(
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    path: Path_ = None,
+) -> None:
+    """As `serve`, for development: starts anew when a function or provider changes; on loopback, where the API needs no key."""
+    os.environ["TIDEGATE_OPEN_API"] = "1"
+    _override(port=port, path=path)
+    _supervise(reload=True)
+
+
+def _supervise(*, reload: bool) -> None:
     import asyncio
 
     from gateway.cli.banner import print_banner
     from gateway.engine.supervisor import Program, Supervisor
     from gateway.store import schema
 
-    _override(host=host, port=port, workers=workers, path=path)
     settings = load()
     telemetry = _telemetry()
     if settings.resolved_database_url.startswith("sqlite"):
@@ -49,10 +67,27 @@ def serve(
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, supervisor.stop)
         banner = asyncio.create_task(asyncio.to_thread(print_banner, settings))
+        reloading = asyncio.create_task(_reload(settings, supervisor)) if reload else None
         await supervisor.run()
-        banner.cancel()
+        for task in (banner, reloading):
+            if task is not None:
+                task.cancel()
 
     asyncio.run(main())
+
+
+async def _reload(settings: Settings, supervisor: Supervisor) -> None:
+    """Publish and start anew whenever a Python file of a provider or function changes."""
+    import asyncio
+
+    import watchfiles
+
+    places = [Path("functions"), Path("providers"), *settings.functions, *settings.providers]
+    watched = [place for place in places if place.is_dir()]
+    async for changes in watchfiles.awatch(*watched, watch_filter=watchfiles.PythonFilter()):  # pyright: ignore[reportUnknownMemberType]
+        typer.echo(f"{Path(next(iter(changes))[1]).name} changed; starting anew")
+        await asyncio.to_thread(_publish_apart)
+        supervisor.restart()
 
 
 def gateway(

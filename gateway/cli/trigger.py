@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import Annotated, Any
 
@@ -75,6 +74,8 @@ def _follow(client: Any, event_id: str, timeout: float, quiet: bool) -> list[dic
 
 def _source(settings: Settings, name: str) -> tuple[Provider, str]:
     """A source's provider and newest secret: as configured here, or as the gateway stored it."""
+    from gateway.clock import system_clock
+    from gateway.ingest.sources import unseal
     from gateway.registry import load_providers
     from gateway.store.cipher import load_cipher
     from gateway.store.database import open_database
@@ -88,8 +89,10 @@ def _source(settings: Settings, name: str) -> tuple[Provider, str]:
         if name not in rows:
             known = ", ".join(sorted(rows)) or "none"
             raise NotFound(f"there is no source {name!r} (there are: {known})")
-        opened = load_cipher(settings.master_key, settings.data_dir).decrypt(bytes(rows[name]["secrets"]), f"source:{name}")
-        found = (rows[name]["provider"], json.loads(opened)[0])
+        now = system_clock()
+        live = [s for s in unseal(load_cipher(settings.master_key, settings.data_dir), rows[name]) if s.lives(now)]
+        newest = max(live, key=lambda secret: (secret.created_at, -secret.n), default=None)
+        found = (rows[name]["provider"], newest.text if newest else "")
     providers = load_providers(settings.providers).providers
     if found[0] not in providers:
         raise SettingsError(f"source {name!r} needs the provider {found[0]!r}, which is not here")

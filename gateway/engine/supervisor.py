@@ -33,6 +33,8 @@ class Supervisor:
         self._telemetry = telemetry
         self._stop_seconds = stop_seconds
         self._stopping = asyncio.Event()
+        self._processes: list[asyncio.subprocess.Process] = []
+        self._restarting: set[int] = set()
 
     async def run(self) -> None:
         """Run until `stop`."""
@@ -47,6 +49,13 @@ class Supervisor:
         """Stop every program, giving each time to end in good order."""
         self._stopping.set()
 
+    def restart(self) -> None:
+        """End every program in good order and start it anew."""
+        for process in self._processes:
+            if process.returncode is None:
+                self._restarting.add(process.pid)
+                process.send_signal(signal.SIGTERM)
+
     async def _keep(self, program: Program, parent_fd: int) -> None:
         failures = 0
         while not self._stopping.is_set():
@@ -57,9 +66,14 @@ class Supervisor:
                 env={**os.environ, "TIDEGATE_PARENT_FD": str(parent_fd)},
                 start_new_session=True,
             )
+            self._processes.append(process)
             code = await self._wait(process)
+            self._processes.remove(process)
             if self._stopping.is_set():
                 return
+            if process.pid in self._restarting:
+                self._restarting.remove(process.pid)
+                continue
             failures = 0 if time.monotonic() - started > STEADY_SECONDS else failures + 1
             delay = min(0.1 * 2**failures, MAX_BACKOFF_SECONDS)
             self._telemetry.emit("process.exited", process=program.name, code=code, restart_seconds=delay)

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway import codec
-from gateway.clock import SECOND, Clock
+from gateway.clock import SECOND, Clock, Micros
 from gateway.errors import Unavailable
 from gateway.ids import new_id
 from gateway.ingest.fanout import Fanout
-from gateway.ingest.quarantine import Budget
-from gateway.sdk.provider import Provider, event_name, read
+from gateway.ingest.sources import Source, Uses
+from gateway.sdk.provider import event_name, read
 from gateway.sdk.scheme import Inbound, Rejected
 from gateway.store.inbox import Accept, EventRecord, Quarantine, RequestRecord
 from gateway.store.journal import Journal
@@ -23,14 +23,12 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """One live inbound endpoint."""
+class Key:
+    """An API key that may be used."""
 
     id: str
-    name: str
-    provider: Provider
-    secrets: tuple[str, ...] = field(repr=False)
-    budget: Budget = field(repr=False)
+    scopes: frozenset[str]
+    expires_at: Micros | None
 
 
 @dataclass(slots=True)
@@ -39,6 +37,8 @@ class Live:
 
     sources: Mapping[str, Source]
     fanout: Fanout
+    keys: Mapping[bytes, Key] = field(default_factory=dict[bytes, Key])
+    uses: Uses = field(default_factory=Uses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +72,15 @@ class Receiver:
         self._telemetry = telemetry
 
     def source(self, name: str) -> Source | None:
-        """The live source of this name."""
-        return self._live.sources.get(name)
+        """The source of this name, unless it is disabled."""
+        source = self._live.sources.get(name)
+        return source if source is not None and source.enabled else None
 
     async def receive(self, source: Source, inbound: Inbound, request_id: str) -> Answer:
         """Verify and keep one request. The answer of an accepted one comes after the commit, and only then (G1)."""
         now = self._clock()
-        verdict = source.provider.verify(inbound, source.secrets, now // SECOND)
+        secrets = source.live(now)
+        verdict = source.provider.verify(inbound, [secret.text for secret in secrets], now // SECOND)
         request = RequestRecord(
             id=request_id,
             source=source.name,
@@ -87,12 +89,14 @@ class Receiver:
             url=inbound.url,
             headers=codec.dumps(inbound.headers),
             body=inbound.body,
-            secret_index=None if isinstance(verdict, Rejected) else verdict.secret_index,
+            secret_index=None if isinstance(verdict, Rejected) else secrets[verdict.secret_index].n,
         )
         if isinstance(verdict, Rejected):
             self._quarantine(source, request, verdict)
             return REFUSED
-        command = self._accept(source, inbound, request)
+        if request.secret_index is not None:
+            self._live.uses.secrets[source.id, request.secret_index] = now
+        command = self.accept(source, inbound, request)
         try:
             accepted = await self._journal.commit(command)
         except Unavailable as error:
@@ -103,7 +107,8 @@ class Receiver:
         duplicate = b"true" if accepted.duplicate else b"false"
         return Answer(200, b'{"id":"%b","duplicate":%b}' % (accepted.event_id.encode(), duplicate))
 
-    def _accept(self, source: Source, inbound: Inbound, request: RequestRecord) -> Accept:
+    def accept(self, source: Source, inbound: Inbound, request: RequestRecord) -> Accept:
+        """The command that keeps a verified request, its event and its deliveries."""
         parsed = read(source.provider, inbound)
         event = EventRecord(
             id=new_id("evt"),

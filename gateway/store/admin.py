@@ -43,43 +43,6 @@ def decode_manifest(raw: bytes) -> Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class SaveSource(Command[None]):
-    """Keep a source as configured, its secrets encrypted."""
-
-    id: str
-    name: str
-    provider: str
-    secrets: bytes
-    origin: str
-    now: Micros
-
-    @classmethod
-    def execute(cls, tx: Transaction, commands: Sequence[SaveSource]) -> list[None]:
-        for c in commands:
-            row = (c.name, c.provider, c.secrets, c.origin)
-            if not tx.update("sources", ("name",), ("provider", "secrets", "origin"), [row]):
-                columns = ("id", "name", "provider", "secrets", "origin", "created_at")
-                tx.insert("sources", columns, [(c.id, *row, c.now)])
-        return [None] * len(commands)
-
-
-@dataclass(frozen=True, slots=True)
-class SaveKey(Command[bool]):
-    """Keep an API key's hash; False when there is one with this id already."""
-
-    id: str
-    name: str
-    hash: bytes
-    scopes: str
-    now: Micros
-
-    @classmethod
-    def execute(cls, tx: Transaction, commands: Sequence[SaveKey]) -> list[bool]:
-        columns = ("id", "name", "hash", "scopes", "created_at")
-        return [bool(tx.insert_new("api_keys", columns, [(c.id, c.name, c.hash, c.scopes, c.now)])) for c in commands]
-
-
-@dataclass(frozen=True, slots=True)
 class CancelRun(Command[bool]):
     """Make a live run final as cancelled; False when it was final or unknown."""
 

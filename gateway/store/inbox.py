@@ -85,8 +85,7 @@ class Accept(Command[Accepted]):
         if duplicates:
             tx.insert_new("requests", REQUEST_COLUMNS, duplicates)
         return [
-            Accepted(owners[hashed], duplicate=owners[hashed] != command.event.id)
-            for command, hashed in zip(commands, hashes, strict=True)
+            Accepted(owners[hashed], duplicate=owners[hashed] != command.event.id) for command, hashed in zip(commands, hashes, strict=True)
         ]
 
 

@@ -15,19 +15,14 @@ from gateway.store.database import Database
 Record = Mapping[str, Any]
 COUNT_CAP = 10_000
 
-STATUS = (
-    "coalesce(r.outcome, case when q.worker_id is not null then 'running' when q.reason = 'retry' then 'waiting'"
-    " else 'queued' end)"
-)
+STATUS = "coalesce(r.outcome, case when q.worker_id is not null then 'running' when q.reason = 'retry' then 'waiting' else 'queued' end)"
 RUNS = (
     "select r.id, r.event_id, r.function_id, r.created_at, r.finished_at, r.output, r.error,"
     " coalesce(r.started_at, q.first_started_at) as started_at, coalesce(q.attempt, r.attempts) as attempts,"
     f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, e.name as event_name"
     " from runs r left join queue q on q.run_id = r.id join events e on e.id = r.event_id"
 )
-EVENTS = (
-    "select e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.request_id, e.attributes, e.traceparent from events e"
-)
+EVENTS = "select e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.request_id, e.attributes, e.traceparent from events e"
 REQUESTS = (
     "select q.id, q.source, q.received_at, q.status, q.reason, q.secret_index, q.event_id, q.method, q.url,"
     " length(q.body) as body_bytes from requests q"
@@ -119,8 +114,7 @@ class Reads:
     def event_data(self, event_id: str) -> bytes:
         """The exact bytes of an event's data. Raises NotFound."""
         row = self._one(
-            "select e.data_path, coalesce(e.data, q.body) as body from events e left join requests q on q.id = e.request_id"
-            " where e.id = ?",
+            "select e.data_path, coalesce(e.data, q.body) as body from events e left join requests q on q.id = e.request_id where e.id = ?",
             event_id,
             "event",
         )
@@ -162,10 +156,14 @@ class Reads:
         """Every source, secrets still encrypted."""
         return self._database.read("select * from sources order by name")
 
-    def api_key_scopes(self, hashed: bytes) -> str | None:
-        """The scopes of the API key with this hash."""
-        rows = self._database.read("select scopes from api_keys where hash = ?", [hashed])
-        return rows[0]["scopes"] if rows else None
+    def secret_uses(self) -> Mapping[tuple[str, int], int]:
+        """When each secret, as (source id, number), was last used."""
+        rows = self._database.read("select source_id, n, last_used_at from secret_uses")
+        return {(row["source_id"], row["n"]): row["last_used_at"] for row in rows}
+
+    def api_keys(self) -> Sequence[Record]:
+        """Every API key that was not revoked."""
+        return self._database.read("select * from api_keys where scopes <> '' order by id")
 
     def backlog(self, now: int) -> Record:
         """How many runs are due (up to COUNT_CAP), when the oldest was, and how many nobody can run."""

@@ -42,6 +42,17 @@ class SourceTable(SQLModel, table=True):
     secrets: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     origin: str
     created_at: int = Field(sa_type=BigInteger)
+    enabled: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+    version: int = Field(default=1, sa_column_kwargs={"server_default": "1"})
+
+
+class SecretUseTable(SQLModel, table=True):
+    """When a source's secret last matched; written now and then, apart from what it describes."""
+
+    __tablename__ = "secret_uses"
+    source_id: str = Field(primary_key=True)
+    n: int = Field(primary_key=True)
+    last_used_at: int = Field(sa_type=BigInteger)
 
 
 class RequestTable(SQLModel, table=True):
@@ -192,6 +203,8 @@ class ApiKeyTable(SQLModel, table=True):
     hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False, unique=True))
     scopes: str
     created_at: int = Field(sa_type=BigInteger)
+    expires_at: int | None = Field(default=None, sa_type=BigInteger)
+    last_used_at: int | None = Field(default=None, sa_type=BigInteger)
 
 
 METADATA = SQLModel.metadata

@@ -52,9 +52,7 @@ AUTH = {"Authorization": f"Bearer {API_KEY}"}
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     folder = tmp_path_factory.mktemp("site")
-    with site(
-        folder, functions=FUNCTIONS, settings={"GITHUB_WEBHOOK_SECRET": "gh-test", "TIDEGATE_MAX_BODY_BYTES": "100000"}
-    ) as made:
+    with site(folder, functions=FUNCTIONS, settings={"GITHUB_WEBHOOK_SECRET": "gh-test", "TIDEGATE_MAX_BODY_BYTES": "100000"}) as made:
         (folder / "functions" / "broken_one.py").write_text("def broken(:\n")
         clash = 'from gateway import function\n\n@function(on="x/y")\nasync def typed(ctx): ...\n'
         (folder / "functions" / "zz_clash.py").write_text(clash)

@@ -1,0 +1,229 @@
+"""`/sources`: endpoints and their secrets, changed while they live. What was configured is shown, and changed where it stands."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import datetime
+from typing import Annotated, Any
+
+import msgspec
+from litestar import Request, Response, delete, get, patch, post
+
+from gateway.api import present
+from gateway.api.deps import Deps
+from gateway.api.keys import future
+from gateway.clock import SECOND
+from gateway.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, Unavailable
+from gateway.ids import new_id
+from gateway.ingest.sources import Secret, Source, seal
+from gateway.sdk.scheme import Inbound
+from gateway.store.access import BY_API, ChangeSource, CreateSource, DeleteSource
+
+MAX_SECRETS = 20
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+Call = Request[Any, Any, Any]
+
+
+class NewSource(msgspec.Struct, forbid_unknown_fields=True):
+    """A source to make. Its URL ends in its name; without secrets it refuses everything until it has one."""
+
+    name: str
+    provider: str
+    secrets: Annotated[list[_Secret], msgspec.Meta(max_length=MAX_SECRETS)] = []
+
+
+class SourceChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What can be changed of a source."""
+
+    enabled: bool
+
+
+class NewSecret(msgspec.Struct, forbid_unknown_fields=True):
+    """A secret to add; `expire_others_at` ends the others, for a rotation."""
+
+    secret: _Secret
+    expires_at: datetime | None = None
+    expire_others_at: datetime | None = None
+
+
+class SecretChange(msgspec.Struct, forbid_unknown_fields=True):
+    """When a secret ends; null for never."""
+
+    expires_at: datetime | None
+
+
+class Sample(msgspec.Struct, forbid_unknown_fields=True):
+    """Which of the provider's samples to send."""
+
+    type: str
+
+
+@get("/sources")
+async def list_sources(deps: Deps) -> Response[bytes]:
+    """The sources of this gateway; never their secrets."""
+    uses = await asyncio.to_thread(deps.reads.secret_uses)
+    return present.json({"data": [_show(deps, source, uses) for source in deps.live.sources.values()]})
+
+
+@get("/sources/{source_id:str}")
+async def get_source(deps: Deps, source_id: str) -> Response[bytes]:
+    """One source, by id or name, with what to enter at the third party."""
+    return await _answer(deps, _find(deps, source_id))
+
+
+@post("/sources", opt={"scope": "admin"}, status_code=201)
+async def create_source(deps: Deps, data: NewSource) -> Response[bytes]:
+    """Make a source. It is served here at once, and by every other gateway within a second."""
+    if not _NAME.fullmatch(data.name) or data.name == BY_API:
+        message = f"Source name {data.name!r}: use up to 63 lower-case letters, digits and `-`; `api` is taken."
+        raise InvalidRequest(message, pointer="/name")
+    if data.provider not in deps.providers:
+        known = ", ".join(sorted(deps.providers)) or "none"
+        raise InvalidRequest(f"There is no provider {data.provider!r}; there are: {known}.", pointer="/provider")
+    now = deps.clock()
+    secrets = [Secret(n, _usable(text), now) for n, text in enumerate(data.secrets)]
+    sealed = seal(deps.cipher, data.name, secrets)
+    if not await deps.journal.commit(CreateSource(new_id("src"), data.name, data.provider, sealed, now)):
+        raise Conflict(f"There is a source {data.name!r} already.")
+    await deps.refresh()
+    return await _answer(deps, _find(deps, data.name), 201)
+
+
+@patch("/sources/{source_id:str}", opt={"scope": "admin"})
+async def change_source(deps: Deps, request: Call, source_id: str, data: SourceChange) -> Response[bytes]:
+    """Enable or disable a source; a disabled one answers 404, as an unknown one does."""
+    source = _editable(deps, request, source_id)
+    return await _change(deps, source, source.secrets, data.enabled)
+
+
+@post("/sources/{source_id:str}/enable", opt={"scope": "admin"}, status_code=200)
+async def enable_source(deps: Deps, request: Call, source_id: str) -> Response[bytes]:
+    """Serve a source again."""
+    source = _editable(deps, request, source_id)
+    return await _change(deps, source, source.secrets, True)
+
+
+@post("/sources/{source_id:str}/disable", opt={"scope": "admin"}, status_code=200)
+async def disable_source(deps: Deps, request: Call, source_id: str) -> Response[bytes]:
+    """Stop serving a source, and keep it."""
+    source = _editable(deps, request, source_id)
+    return await _change(deps, source, source.secrets, False)
+
+
+@delete("/sources/{source_id:str}", opt={"scope": "admin"}, status_code=204)
+async def delete_source(deps: Deps, request: Call, source_id: str) -> None:
+    """Remove a source and its secrets; what it received stays."""
+    source = _editable(deps, request, source_id)
+    if not await deps.journal.commit(DeleteSource(source.id, source.version)):
+        raise Conflict("Somebody else has just changed this source; look, and try again.")
+    await deps.refresh()
+
+
+@post("/sources/{source_id:str}/secrets", opt={"scope": "admin"}, status_code=201)
+async def add_secret(deps: Deps, request: Call, source_id: str, data: NewSecret) -> Response[bytes]:
+    """Add a secret, in effect here at once; with `expire_others_at` the others end then."""
+    source, now = _editable(deps, request, source_id), deps.clock()
+    text, end, others = _usable(data.secret), future(deps, data.expires_at), future(deps, data.expire_others_at)
+    if any(secret.text == text for secret in source.secrets):
+        raise Conflict("The source has this secret already.")
+    if len(source.secrets) >= MAX_SECRETS:
+        raise Conflict(f"A source has at most {MAX_SECRETS} secrets; remove one first.")
+    ends = [secret.expires_at if others is None else min(others, secret.expires_at or others) for secret in source.secrets]
+    kept = [msgspec.structs.replace(secret, expires_at=at) for secret, at in zip(source.secrets, ends, strict=True)]
+    number = max((secret.n for secret in source.secrets), default=-1) + 1
+    return await _change(deps, source, [*kept, Secret(number, text, now, end)], source.enabled, 201)
+
+
+@patch("/sources/{source_id:str}/secrets/{n:int}", opt={"scope": "admin"})
+async def change_secret(deps: Deps, request: Call, source_id: str, n: int, data: SecretChange) -> Response[bytes]:
+    """Say when a secret ends."""
+    source = _editable(deps, request, source_id)
+    _secret(source, n)
+    end = future(deps, data.expires_at)
+    secrets = [msgspec.structs.replace(s, expires_at=end) if s.n == n else s for s in source.secrets]
+    return await _change(deps, source, secrets, source.enabled)
+
+
+@delete("/sources/{source_id:str}/secrets/{n:int}", opt={"scope": "admin"}, status_code=200)
+async def remove_secret(deps: Deps, request: Call, source_id: str, n: int) -> Response[bytes]:
+    """Remove a secret at once."""
+    source = _editable(deps, request, source_id)
+    _secret(source, n)
+    return await _change(deps, source, [secret for secret in source.secrets if secret.n != n], source.enabled)
+
+
+@post("/sources/{source_id:str}/test", opt={"scope": "send"}, status_code=200)
+async def try_source(deps: Deps, source_id: str, data: Sample) -> Response[bytes]:
+    """Sign one of the provider's samples with the source's newest secret and take it in, as if the third party had sent it."""
+    source, now = _find(deps, source_id), deps.clock()
+    secret = source.newest(now)
+    if data.type not in source.provider.samples:
+        known = ", ".join(sorted(source.provider.samples)) or "none"
+        raise InvalidRequest(f"{source.provider.name} has no sample {data.type!r}; there are: {known}.", pointer="/type")
+    if secret is None or not source.enabled:
+        raise Conflict("The source is disabled, or has no secret to sign with.")
+    sample = source.provider.sample(data.type)
+    signed = source.provider.scheme.sign(sample.body, secret.text, now // SECOND)
+    headers = [(name.lower(), value) for name, value in [*sample.headers, *signed]]
+    inbound = Inbound(method="POST", url=f"/webhooks/{source.name}", headers=headers, body=sample.body)
+    answer = await deps.receiver.receive(source, inbound, new_id("req"))
+    if answer.status != 200:
+        raise Unavailable(f"the sample was answered with {answer.status}")
+    return Response(answer.body, media_type="application/json")
+
+
+def _find(deps: Deps, source_id: str) -> Source:
+    for source in deps.live.sources.values():
+        if source_id in (source.id, source.name):
+            return source
+    raise NotFound(f"There is no source {source_id!r}.")
+
+
+def _editable(deps: Deps, request: Call, source_id: str) -> Source:
+    source = _find(deps, source_id)
+    if source.origin != BY_API:
+        raise Conflict(f"This source is configured by {source.origin}; change it there and restart the gateway.")
+    wanted = request.headers.get("if-match")
+    if wanted is not None and wanted.strip() not in ("*", _etag(source)):
+        raise PreconditionFailed()
+    return source
+
+
+def _secret(source: Source, n: int) -> Secret:
+    for secret in source.secrets:
+        if secret.n == n:
+            return secret
+    raise NotFound(f"The source has no secret {n}.")
+
+
+def _usable(text: str) -> str:
+    if not text.strip() or not text.isprintable():
+        raise InvalidRequest("A secret is not empty, and has printable characters only.", pointer="/secret")
+    return text.strip()
+
+
+async def _change(deps: Deps, source: Source, secrets: Any, enabled: bool, status: int = 200) -> Response[bytes]:
+    change = ChangeSource(source.id, source.version, seal(deps.cipher, source.name, list(secrets)), enabled)
+    if not await deps.journal.commit(change):
+        raise Conflict("Somebody else has just changed this source; look, and try again.")
+    await deps.refresh()
+    return await _answer(deps, _find(deps, source.name), status)
+
+
+async def _answer(deps: Deps, source: Source, status: int = 200) -> Response[bytes]:
+    uses = await asyncio.to_thread(deps.reads.secret_uses)
+    response = present.json(_show(deps, source, uses), status)
+    response.headers["ETag"] = _etag(source)
+    return response
+
+
+def _etag(source: Source) -> str:
+    return f'"{source.version}"'
+
+
+def _show(deps: Deps, source: Source, uses: Any) -> dict[str, Any]:
+    url = f"{deps.settings.inbound_url}/webhooks/{source.name}"
+    return present.source(source, url, deps.clock(), {n: at for (id_, n), at in uses.items() if id_ == source.id})

@@ -1,0 +1,113 @@
+"""`tidegate providers`: what was found here, what a delivery's verdict is and why, and whether a provider holds up."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gateway.cli.output import Json
+from gateway.errors import NotFound
+from gateway.sdk.provider import Provider
+
+app = typer.Typer(help="Providers: plugins for third parties. Needs no running gateway.", invoke_without_command=True)
+
+
+@app.callback()
+def providers(context: typer.Context, as_json: Json = False) -> None:
+    """List the providers found here."""
+    if context.invoked_subcommand is not None:
+        return
+    from gateway.cli.output import console, print_json, print_list
+    from gateway.registry import load_providers
+    from gateway.settings import load
+
+    registry = load_providers(load().providers)
+    rows = [
+        {
+            "name": provider.name,
+            "title": provider.title or provider.name,
+            "secret": f"{provider.name.upper().replace('-', '_')}_WEBHOOK_SECRET",
+            "events": len(provider.events),
+            "samples": sorted(provider.samples),
+        }
+        for provider in registry.providers.values()
+    ]
+    if as_json:
+        print_json({"data": rows})
+        return
+    columns = {"NAME": "name", "TITLE": "title", "SECRET IN": "secret", "TYPED EVENTS": "events", "SAMPLES": "samples"}
+    print_list({"data": rows}, columns, "No providers found. Write one: providers/acme.py")
+    for found in registry.broken:
+        console.print(f"left out: {found.file}: {found.message}", markup=False)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="The provider.")],
+    secret: Annotated[list[str], typer.Option(help="A signing secret; may be repeated.")],
+    header: Annotated[list[str], typer.Option(help="'Name: value'; may be repeated.")],
+    body_file: Annotated[Path, typer.Option(exists=True, dir_okay=False, allow_dash=True, help="The exact body; `-` for standard input.")],
+    method: Annotated[str, typer.Option(help="The request's method.")] = "POST",
+    url: Annotated[str, typer.Option(help="The request's path and query.")] = "/",
+    at: Annotated[int | None, typer.Option(help="Judge as of this Unix time; now if left out.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a delivery's verdict is and why, its event name and its idempotency key; exit code 1 when it is refused."""
+    from gateway.cli.output import cell, console, print_json
+    from gateway.sdk.provider import event_name, read
+    from gateway.sdk.scheme import Inbound, Rejected
+
+    provider = _provider(name)
+    body = sys.stdin.buffer.read() if str(body_file) == "-" else body_file.read_bytes()
+    pairs = [(key.strip().lower(), value.strip()) for key, _, value in (text.partition(":") for text in header)]
+    inbound = Inbound(method=method, url=url, headers=pairs, body=body)
+    verdict = provider.verify(inbound, secret, int(time.time()) if at is None else at)
+    shown: dict[str, Any]
+    if isinstance(verdict, Rejected):
+        shown = {"verdict": "rejected", "reason": verdict.reason, "diagnosis": verdict.remedy, "event": None, "key": None}
+    else:
+        parsed = read(provider, inbound)
+        shown = {
+            "verdict": "verified",
+            "secret": verdict.secret_index,
+            "event": event_name(provider.name, parsed.type),
+            "key": parsed.key,
+        }
+    if as_json:
+        print_json(shown)
+    else:
+        for field, value in shown.items():
+            console.print(f"{field:<10}", cell(value))
+    if isinstance(verdict, Rejected):
+        raise typer.Exit(1)
+
+
+@app.command("test")
+def conform(name: Annotated[str, typer.Argument(help="The provider.")], as_json: Json = False) -> None:
+    """Run the conformance suite over a provider, your own included; exit code 1 when it fails."""
+    from gateway.cli.output import console, print_json
+    from gateway.testing.conformance import examine
+
+    checks = examine(_provider(name))
+    if as_json:
+        print_json({"data": [{"check": check.name, "ok": check.ok, "detail": check.detail} for check in checks]})
+    else:
+        for check in checks:
+            console.print(f"{'ok   ' if check.ok else 'WRONG'}  {check.name}{': ' + check.detail if check.detail else ''}", markup=False)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)
+
+
+def _provider(name: str) -> Provider:
+    from gateway.registry import load_providers
+    from gateway.settings import load
+
+    registry = load_providers(load().providers)
+    if name in registry.providers:
+        return registry.providers[name]
+    why = "".join(f"; left out: {found.file}: {found.message}" for found in registry.broken)
+    raise NotFound(f"there is no provider {name!r} (there are: {', '.join(sorted(registry.providers)) or 'none'}){why}")

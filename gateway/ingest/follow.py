@@ -1,0 +1,134 @@
+"""What a gateway serves right now, kept up with the database: published functions, sources, API keys."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.clock import Clock
+from gateway.core.spec import BrokenModule, Manifest
+from gateway.errors import SettingsError, Unavailable
+from gateway.ids import new_id
+from gateway.ingest.fanout import Fanout
+from gateway.ingest.quarantine import Budget
+from gateway.ingest.receive import Key, Live
+from gateway.ingest.sources import Source, numbered, seal, unseal
+from gateway.sdk.provider import Provider
+from gateway.settings import Settings, SourceSettings
+from gateway.store.access import BY_API, SaveSource
+from gateway.store.admin import decode_manifest
+from gateway.store.cipher import Cipher
+from gateway.store.journal import Journal
+from gateway.store.reads import Reads
+from gateway.telemetry import Telemetry
+
+FOLLOW_SECONDS = 0.5
+
+Record = Mapping[str, Any]
+
+
+class Follower:
+    """Owns `live`: replaces its members when the database has others. What cannot be served is named in `broken`."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        providers: Mapping[str, Provider],
+        cipher: Cipher,
+        journal: Journal,
+        reads: Reads,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._settings = settings
+        self._providers = providers
+        self._cipher = cipher
+        self._journal = journal
+        self._reads = reads
+        self._clock = clock
+        self._telemetry = telemetry
+        self._budgets: dict[str, Budget] = {}
+        self.broken: list[BrokenModule] = []
+        self._configured = {source.name: source for source in settings.sources if self._configure(source)}
+        self._seen: Any = None
+        self.live = Live({}, Fanout({}))
+        self.refresh()
+
+    def _configure(self, source: SourceSettings) -> bool:
+        """Keep a configured source, sealed, so that the CLI can sign as it."""
+        if source.provider not in self._providers:
+            self._leave_out(source.origin, source.name, self._no_provider(source.provider))
+            return False
+        sealed = seal(self._cipher, source.name, numbered(source.secrets))
+        save = SaveSource(new_id("src"), source.name, source.provider, sealed, source.origin, self._clock())
+        if not self._journal.submit(save).result():
+            message = "one of this name was made through the API, which is kept; delete it there, or choose another name"
+            self._leave_out(source.origin, source.name, message)
+            return False
+        return True
+
+    def refresh(self) -> None:
+        """Read the database and replace what has changed. Raises Unavailable when it is away."""
+        apps = {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self._reads.apps()}
+        rows = [row for row in self._reads.sources() if row["origin"] == BY_API or row["name"] in self._configured]
+        keys = {bytes(row["hash"]): _key(row) for row in self._reads.api_keys()}
+        self._replace(apps, rows, keys)
+
+    def _replace(self, apps: dict[str, Manifest], rows: list[Record], keys: dict[bytes, Key]) -> None:
+        if apps != self.live.fanout.apps:
+            self.live.fanout = Fanout(apps)
+        seen = [(row["id"], row["version"], row["enabled"]) for row in rows]
+        if seen != self._seen:
+            self._seen = seen
+            self.live.sources = {row["name"]: made for row in rows if (made := self._source(row)) is not None}
+        if keys != self.live.keys:
+            self.live.keys = keys
+
+    def _source(self, row: Record) -> Source | None:
+        name, configured = row["name"], self._configured.get(row["name"])
+        provider = self._providers.get(row["provider"])
+        if provider is None:
+            self._leave_out("the API", name, self._no_provider(row["provider"]))
+            return None
+        try:
+            secrets = numbered(configured.secrets) if configured else unseal(self._cipher, row)
+        except SettingsError as error:
+            self._leave_out("the API", name, str(error))
+            return None
+        limits = (self._settings.quarantine_per_minute, self._settings.quarantine_bytes)
+        return Source(
+            id=row["id"],
+            name=name,
+            provider=provider,
+            secrets=secrets,
+            budget=self._budgets.setdefault(row["id"], Budget(*limits)),
+            origin=row["origin"],
+            enabled=bool(row["enabled"]),
+            version=row["version"],
+        )
+
+    def _no_provider(self, name: str) -> str:
+        return f"there is no provider {name!r} (there are: {', '.join(sorted(self._providers)) or 'none'})"
+
+    def _leave_out(self, origin: str, name: str, why: str) -> None:
+        found = BrokenModule(origin, f"source {name!r}: {why}")
+        if found not in self.broken:
+            self.broken.append(found)
+            self._telemetry.emit("source.broken", origin=origin, error=found.message)
+
+    async def run(self) -> None:
+        """Follow for as long as the gateway lives, and write down what was used."""
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            with contextlib.suppress(Unavailable):
+                await asyncio.to_thread(self.refresh)
+                uses = self.live.uses.take()
+                if uses is not None:
+                    await self._journal.commit(uses)
+
+
+def _key(row: Record) -> Key:
+    return Key(row["id"], frozenset(row["scopes"].split(",")), row["expires_at"])

@@ -1,0 +1,137 @@
+"""Who may come in: sources with their sealed secrets, API keys, and when each was last used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from gateway.clock import Micros
+from gateway.store.database import Transaction
+from gateway.store.journal import Command
+
+BY_API = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSource(Command[bool]):
+    """Keep a source as it is configured; False when one of this name was made through the API, which stays."""
+
+    id: str
+    name: str
+    provider: str
+    secrets: bytes
+    origin: str
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[SaveSource]) -> list[bool]:
+        return [_save_source(tx, command) for command in commands]
+
+
+def _save_source(tx: Transaction, c: SaveSource) -> bool:
+    found = tx.rows("select origin from sources where name = ?", [c.name])
+    if not found:
+        columns = ("id", "name", "provider", "secrets", "origin", "created_at", "enabled", "version")
+        tx.insert("sources", columns, [(c.id, c.name, c.provider, c.secrets, c.origin, c.now, 1, 1)])
+    elif found[0][0] == BY_API:
+        return False
+    else:
+        columns = ("provider", "secrets", "origin", "enabled")
+        tx.update("sources", ("name",), columns, [(c.name, c.provider, c.secrets, c.origin, 1)])
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSource(Command[bool]):
+    """Make a source; False when the name is taken."""
+
+    id: str
+    name: str
+    provider: str
+    secrets: bytes
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[CreateSource]) -> list[bool]:
+        return [_create_source(tx, command) for command in commands]
+
+
+def _create_source(tx: Transaction, c: CreateSource) -> bool:
+    if tx.rows("select 1 from sources where name = ?", [c.name]):
+        return False
+    columns = ("id", "name", "provider", "secrets", "origin", "created_at", "enabled", "version")
+    return bool(tx.insert_new("sources", columns, [(c.id, c.name, c.provider, c.secrets, BY_API, c.now, 1, 1)]))
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeSource(Command[bool]):
+    """Replace the secrets and the state of a source; False when it has another version by now, or is gone."""
+
+    id: str
+    version: int
+    secrets: bytes
+    enabled: bool
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[ChangeSource]) -> list[bool]:
+        sql = "update sources set secrets = ?, enabled = ?, version = version + 1 where id = ? and version = ? returning id"
+        return [bool(tx.rows(sql, [c.secrets, int(c.enabled), c.id, c.version])) for c in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSource(Command[bool]):
+    """Remove a source; what it received stays."""
+
+    id: str
+    version: int
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[DeleteSource]) -> list[bool]:
+        return [bool(tx.delete("sources", ("id", "version"), [(c.id, c.version)])) for c in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class SaveKey(Command[bool]):
+    """Keep an API key's hash; False when there is one with this id already."""
+
+    id: str
+    name: str
+    hash: bytes
+    scopes: str
+    now: Micros
+    expires_at: Micros | None = None
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[SaveKey]) -> list[bool]:
+        columns = ("id", "name", "hash", "scopes", "created_at", "expires_at")
+        return [bool(tx.insert_new("api_keys", columns, [(c.id, c.name, c.hash, c.scopes, c.now, c.expires_at)])) for c in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeKey(Command[bool]):
+    """Make an API key void at once; False when there is none."""
+
+    id: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[RevokeKey]) -> list[bool]:
+        # The first key's row stays, so that a restart does not make another.
+        sql = "update api_keys set scopes = '' where id = ? and scopes <> '' returning id"
+        return [bool(tx.rows(sql, [c.id])) for c in commands]
+
+
+@dataclass(frozen=True, slots=True)
+class NoteUses(Command[None]):
+    """When secrets, as (source id, number), and API keys, by id, were last used."""
+
+    secrets: Mapping[tuple[str, int], Micros] = field(default_factory=dict[tuple[str, int], Micros])
+    keys: Mapping[str, Micros] = field(default_factory=dict[str, Micros])
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[NoteUses]) -> list[None]:
+        for c in commands:
+            for (source_id, n), at in sorted(c.secrets.items()):
+                if not tx.update("secret_uses", ("source_id", "n"), ("last_used_at",), [(source_id, n, at)]):
+                    tx.insert_new("secret_uses", ("source_id", "n", "last_used_at"), [(source_id, n, at)])
+            tx.update("api_keys", ("id",), ("last_used_at",), sorted(c.keys.items()))
+        return [None] * len(commands)
