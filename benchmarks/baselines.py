@@ -8,9 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+import uvicorn
 import uvloop
-from granian.constants import Interfaces
-from granian.server.embed import Server
 from litestar import Litestar, post
 
 
@@ -32,7 +31,7 @@ async def asgi_noop(scope: Any, receive: Any, send: Any) -> None:
 
 async def serve(port: int, app: Any) -> None:
     """Serve until killed."""
-    await Server(app, port=port, interface=Interfaces.ASGI, websockets=False, log_enabled=False).serve()  # type: ignore[arg-type]
+    await uvicorn.Server(uvicorn.Config(app, port=port, http="httptools", lifespan="off", log_config=None, access_log=False)).serve()
 
 
 if __name__ == "__main__":

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
-from typing import Any
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -17,6 +15,7 @@ from gateway.api import catalog, events, keys, requests, runs, sources
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
 from gateway.api.inbound import front_door
 from gateway.api.problems import respond
+from gateway.api.server import serve
 from gateway.clock import Clock, system_clock
 from gateway.core.spec import BrokenModule
 from gateway.ids import new_api_key
@@ -121,28 +120,11 @@ class Gateway:
 
 async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let open requests end."""
-    from granian.constants import Interfaces
-    from granian.http import HTTP1Settings
-    from granian.server.embed import Server
-
-    settings = gateway.settings
-    server: Any = Server(
-        gateway.app,
-        address=settings.host,
-        port=settings.port,
-        interface=Interfaces.ASGI,
-        websockets=False,
-        log_enabled=False,
-        backlog=2048,
-        http1_settings=HTTP1Settings(header_read_timeout=10_000),
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, server.stop)
+    gateway.journal.attach(asyncio.get_running_loop())
     following = asyncio.create_task(gateway.follower.run())
     ready()
     try:
-        await server.serve()
+        await serve(gateway.app, gateway.settings.host, gateway.settings.port)
     finally:
         following.cancel()
-        gateway.close()
+        await asyncio.to_thread(gateway.close)

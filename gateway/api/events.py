@@ -84,8 +84,10 @@ async def send_events(deps: Deps, request: Request[Any, Any, Any]) -> Response[b
     events = _decode(body, many)
     now = deps.clock()
     accepts = tuple(_accept(deps, event, index, now) for index, event in enumerate(events))
+    if not many:
+        return present.json(_accepted(await deps.journal.commit(accepts[0])))
     results = await deps.journal.commit(AcceptMany(accepts))
-    return present.json({"data": [_accepted(r) for r in results]} if many else _accepted(results[0]))
+    return present.json({"data": [_accepted(result) for result in results]})
 
 
 @post("/events/{event_id:str}/replay", opt={"scope": "replay"}, status_code=200)

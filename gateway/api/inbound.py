@@ -54,35 +54,33 @@ async def _answer(receiver: Receiver, scope: Scope, receive: Receive, request_id
         return UNKNOWN_SOURCE
     if scope["method"] != "POST":  # type: ignore[typeddict-item]
         return Answer(405, code="method_not_allowed")
-    headers: Headers = scope["headers"]
     try:
-        _check(headers, limit)
+        headers = _headers(scope["headers"], limit)
         body = await _body(receive, limit)
     except Unreadable as error:
         return Answer(PROBLEMS[error.code][0], code=error.code)
-    inbound = Inbound(
-        method="POST",
-        url=_url(scope),
-        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers],
-        body=body,
-    )
-    return await receiver.receive(source, inbound, request_id)
+    return await receiver.receive(source, Inbound("POST", _url(scope), headers, body), request_id)
+
+
+def _headers(raw: Headers, limit: int) -> list[tuple[str, str]]:
+    """The headers as text, unless they already say that the body cannot be taken."""
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value)
+        if name == "content-length" and value.isascii() and value.isdigit() and int(value) > limit:
+            raise Unreadable("too_large")
+        if name == "content-encoding" and value.lower() != "identity":
+            raise Unreadable("unsupported_media_type")
+    if size > MAX_HEADERS_BYTES:
+        raise Unreadable("too_large")
+    return headers
 
 
 def _url(scope: Scope) -> str:
     raw = scope["raw_path"] or scope["path"].encode("utf-8", "surrogateescape")
     query = scope["query_string"]
     return (raw + b"?" + query if query and b"?" not in raw else raw).decode("latin-1")
-
-
-def _check(headers: Headers, limit: int) -> None:
-    if sum(len(name) + len(value) for name, value in headers) > MAX_HEADERS_BYTES:
-        raise Unreadable("too_large")
-    for name, value in headers:
-        if name == b"content-length" and value.isdigit() and int(value) > limit:
-            raise Unreadable("too_large")
-        if name == b"content-encoding" and value.lower() != b"identity":
-            raise Unreadable("unsupported_media_type")
 
 
 async def _body(receive: Receive, limit: int) -> bytes:

@@ -113,7 +113,7 @@ def request(row: Record) -> dict[str, Any]:
         "method": row["method"],
         "url": row["url"],
         "body_bytes": row["body_bytes"],
-        "secret_index": row["secret_index"],
+        "secret": row["secret_index"],
     }
     return {**shown, "headers": stored(row["headers"])} if "headers" in row else shown
 

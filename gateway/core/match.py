@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import cel
+import msgspec
 
 from gateway.core.spec import FunctionSpec
 from gateway.errors import DeclarationError
@@ -15,8 +15,7 @@ from gateway.errors import DeclarationError
 CACHED_NAMES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """One function whose trigger names the event; `skip_reason` says why it gets no run all the same."""
 
     function_id: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import codec
-from gateway.core.match import Matcher
+from gateway.core.match import Match, Matcher
 from gateway.core.spec import Manifest
 from gateway.ids import new_id
 from gateway.store.inbox import EventRecord, NewDelivery
@@ -23,12 +23,11 @@ class Fanout:
     def deliveries(self, event: EventRecord, body: bytes) -> tuple[NewDelivery, ...]:
         """One delivery for each function that matches; `body` holds the event's data, at its `data_path`."""
         matches = self._matcher.match(event.name, lambda: variables(event, body))
-        return tuple(
-            NewDelivery(m.function_id, self.specs[m.function_id].attempts, None, m.skip_reason)
-            if m.skip_reason
-            else NewDelivery(m.function_id, self.specs[m.function_id].attempts, new_id("run"))
-            for m in matches
-        )
+        return tuple([self._delivery(match) for match in matches])
+
+    def _delivery(self, match: Match) -> NewDelivery:
+        run_id = new_id("run") if match.skip_reason is None else None
+        return NewDelivery(match.function_id, self.specs[match.function_id].attempts, run_id, match.skip_reason)
 
     def chosen(self, function_ids: Sequence[str]) -> tuple[NewDelivery, ...]:
         """A run for each of these functions, whatever they listen to."""

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from gateway import codec
 from gateway.clock import SECOND, Clock, Micros
 from gateway.errors import Unavailable
-from gateway.ids import new_id
+from gateway.ids import sibling
 from gateway.ingest.fanout import Fanout
 from gateway.ingest.sources import Source, Uses
 from gateway.sdk.provider import event_name, read
@@ -41,8 +43,7 @@ class Live:
     uses: Uses = field(default_factory=Uses)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """What to say to the sender: a JSON body, or the code of a problem."""
 
     status: int
@@ -111,7 +112,7 @@ class Receiver:
         """The command that keeps a verified request, its event and its deliveries."""
         parsed = read(source.provider, inbound)
         event = EventRecord(
-            id=new_id("evt"),
+            id=sibling("evt", request.id),
             name=event_name(source.provider.name, parsed.type),
             source=source.name,
             key=_storable(parsed.key),

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import msgspec
+
 from gateway.errors import DeclarationError
 
 MAX_SIGNATURES = 20
@@ -36,8 +38,7 @@ REMEDIES: Mapping[Reason, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Inbound:
+class Inbound(msgspec.Struct, frozen=True):
     """One HTTP request as it came in: header names in lower case, header values as latin-1 text, the exact body."""
 
     method: str
@@ -54,15 +55,13 @@ class Inbound:
         return [value for key, value in self.headers if key == name]
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """The signature holds. `secret_index`: which of the secrets matched."""
 
     secret_index: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
+class Rejected(msgspec.Struct, frozen=True):
     """The signature does not hold; `reason` is for the operator only."""
 
     reason: Reason
@@ -104,41 +103,46 @@ class Hmac:
     prefix: str = ""
     items: Items | None = None
     tolerance: int = 300
+    _name: str = field(init=False, repr=False)
     _before: bytes = field(init=False, repr=False)
     _after: bytes = field(init=False, repr=False)
+    _size: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.content.count("{body}") != 1:
             raise DeclarationError(f"the signed content of {self.header} names {{body}} once, not as in {self.content!r}")
         if ("{timestamp}" in self.content) != (self.items is not None):
             raise DeclarationError(f"{self.header}: `{{timestamp}}` in the content and `items` go together")
-        before, after = self.content.split("{body}")
-        object.__setattr__(self, "_before", before.encode())
-        object.__setattr__(self, "_after", after.encode())
+        before, after = self.content.encode().split(b"{body}")
+        found = {"_name": self.header.lower(), "_before": before, "_after": after, "_size": hashlib.new(self.algorithm).digest_size}
+        for name, value in found.items():
+            object.__setattr__(self, name, value)
 
     def verify(self, request: Inbound, secrets: Sequence[str], now: int) -> Verdict:
-        values = request.all(self.header.lower())
+        values = request.all(self._name)
         if len(values) != 1:
             return Rejected("doubled_header" if values else "missing_header")
         read = self._read(values[0])
         if read is None:
             return Rejected("malformed_header")
         timestamp, signatures = read
-        live = [(index, secret) for index, secret in enumerate(secrets) if secret.strip()]
-        if not live:
-            return Rejected("no_secret")
         matched: int | None = None
-        for index, secret in live:
+        usable = False
+        for index, secret in enumerate(secrets):
+            if not secret.strip():
+                continue
+            usable = True
             expected = self._digest(request.body, timestamp, secret)
             for signature in signatures:
                 if hmac.compare_digest(expected, signature) and matched is None:
                     matched = index
         if matched is None:
-            return Rejected("no_match")
+            return Rejected("no_match" if usable else "no_secret")
         # Checked after the signature, so that "too old" is only said of what the provider really signed.
-        if timestamp and now - int(timestamp) > self.tolerance:
+        age = now - int(timestamp) if timestamp else 0
+        if age > self.tolerance:
             return Rejected("timestamp_too_old")
-        if timestamp and int(timestamp) - now > self.tolerance:
+        if -age > self.tolerance:
             return Rejected("timestamp_in_future")
         return Verified(matched)
 
@@ -163,9 +167,14 @@ class Hmac:
         if self.items is None:
             found = self._decode(value[len(self.prefix) :]) if value.startswith(self.prefix) else None
             return ("", [found]) if found else None
-        pairs = [part.strip().partition("=") for part in value.split(self.items.separator)]
-        timestamps = [text for key, _, text in pairs if key == self.items.timestamp]
-        texts = [text for key, _, text in pairs if key == self.items.signature]
+        timestamps: list[str] = []
+        texts: list[str] = []
+        for part in value.split(self.items.separator):
+            key, _, text = part.strip().partition("=")
+            if key == self.items.timestamp:
+                timestamps.append(text)
+            elif key == self.items.signature:
+                texts.append(text)
         # Python's int() takes signs, underscores and Unicode digits; a Unix time is ASCII digits.
         if len(timestamps) != 1 or not (timestamps[0].isascii() and timestamps[0].isdigit()) or len(timestamps[0]) > 12:
             return None
@@ -177,7 +186,7 @@ class Hmac:
             raw = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
         except (ValueError, binascii.Error):
             return None
-        return raw if len(raw) == hashlib.new(self.algorithm).digest_size else None
+        return raw if len(raw) == self._size else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from gateway.clock import Micros
 from gateway.store.database import Transaction
@@ -12,8 +13,7 @@ from gateway.store.journal import Command
 BY_API = "api"
 
 
-@dataclass(frozen=True, slots=True)
-class SaveSource(Command[bool]):
+class SaveSource(Command[bool], frozen=True):
     """Keep a source as it is configured; False when one of this name was made through the API, which stays."""
 
     id: str
@@ -41,8 +41,7 @@ def _save_source(tx: Transaction, c: SaveSource) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class CreateSource(Command[bool]):
+class CreateSource(Command[bool], frozen=True):
     """Make a source; False when the name is taken."""
 
     id: str
@@ -63,8 +62,7 @@ def _create_source(tx: Transaction, c: CreateSource) -> bool:
     return bool(tx.insert_new("sources", columns, [(c.id, c.name, c.provider, c.secrets, BY_API, c.now, 1, 1)]))
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeSource(Command[bool]):
+class ChangeSource(Command[bool], frozen=True):
     """Replace the secrets and the state of a source; False when it has another version by now, or is gone."""
 
     id: str
@@ -78,8 +76,7 @@ class ChangeSource(Command[bool]):
         return [bool(tx.rows(sql, [c.secrets, int(c.enabled), c.id, c.version])) for c in commands]
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteSource(Command[bool]):
+class DeleteSource(Command[bool], frozen=True):
     """Remove a source; what it received stays."""
 
     id: str
@@ -90,8 +87,7 @@ class DeleteSource(Command[bool]):
         return [bool(tx.delete("sources", ("id", "version"), [(c.id, c.version)])) for c in commands]
 
 
-@dataclass(frozen=True, slots=True)
-class SaveKey(Command[bool]):
+class SaveKey(Command[bool], frozen=True):
     """Keep an API key's hash; False when there is one with this id already."""
 
     id: str
@@ -107,8 +103,7 @@ class SaveKey(Command[bool]):
         return [bool(tx.insert_new("api_keys", columns, [(c.id, c.name, c.hash, c.scopes, c.now, c.expires_at)])) for c in commands]
 
 
-@dataclass(frozen=True, slots=True)
-class RevokeKey(Command[bool]):
+class RevokeKey(Command[bool], frozen=True):
     """Make an API key void at once; False when there is none."""
 
     id: str
@@ -120,18 +115,22 @@ class RevokeKey(Command[bool]):
         return [bool(tx.rows(sql, [c.id])) for c in commands]
 
 
-@dataclass(frozen=True, slots=True)
-class NoteUses(Command[None]):
+class NoteUses(Command[None], frozen=True):
     """When secrets, as (source id, number), and API keys, by id, were last used."""
 
-    secrets: Mapping[tuple[str, int], Micros] = field(default_factory=dict[tuple[str, int], Micros])
-    keys: Mapping[str, Micros] = field(default_factory=dict[str, Micros])
+    brief = True
+
+    secrets: Mapping[tuple[str, int], Micros] = msgspec.field(default_factory=dict[tuple[str, int], Micros])
+    keys: Mapping[str, Micros] = msgspec.field(default_factory=dict[str, Micros])
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[NoteUses]) -> list[None]:
         for c in commands:
             for (source_id, n), at in sorted(c.secrets.items()):
-                if not tx.update("secret_uses", ("source_id", "n"), ("last_used_at",), [(source_id, n, at)]):
-                    tx.insert_new("secret_uses", ("source_id", "n", "last_used_at"), [(source_id, n, at)])
+                tx.rows(
+                    "insert into secret_uses (source_id, n, last_used_at) values (?, ?, ?)"
+                    " on conflict (source_id, n) do update set last_used_at = excluded.last_used_at returning n",
+                    [source_id, n, at],
+                )
             tx.update("api_keys", ("id",), ("last_used_at",), sorted(c.keys.items()))
         return [None] * len(commands)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -14,8 +13,7 @@ from gateway.store.inbox import NewDelivery, deliver
 from gateway.store.journal import Command
 
 
-@dataclass(frozen=True, slots=True)
-class Publish(Command[None]):
+class Publish(Command[None], frozen=True):
     """Replace an app's function specs; runs of functions nobody offers are held, others freed."""
 
     wakes = True
@@ -42,8 +40,7 @@ def decode_manifest(raw: bytes) -> Manifest:
     return msgspec.json.decode(raw, type=Manifest)
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRun(Command[bool]):
+class CancelRun(Command[bool], frozen=True):
     """Make a live run final as cancelled; False when it was final or unknown."""
 
     run_id: str
@@ -63,8 +60,7 @@ def _cancel(tx: Transaction, command: CancelRun) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class RetryRun(Command[bool]):
+class RetryRun(Command[bool], frozen=True):
     """Queue a failed or cancelled run again, with all its attempts; False when it is not one."""
 
     wakes = True
@@ -93,8 +89,7 @@ def _retry(tx: Transaction, command: RetryRun) -> bool:
     return True
 
 
-@dataclass(frozen=True, slots=True)
-class Replay(Command[None]):
+class Replay(Command[None], frozen=True):
     """New runs of a stored event, under a replay id of their own."""
 
     wakes = True

@@ -17,8 +17,8 @@ class Transaction(Protocol):
         """Insert many rows."""
         ...
 
-    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
-        """Insert the rows whose primary key is new; returns the first column of those that were."""
+    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
+        """Insert the rows that clash with none that is there; returns how many."""
         ...
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
@@ -47,10 +47,14 @@ class Transaction(Protocol):
 
 
 class Database(Protocol):
-    """A place that keeps Tidegate's tables. Errors of the driver leave it as Unavailable."""
+    """A place that keeps Tidegate's tables. Errors of the driver leave it as Unavailable.
+
+    `statements_wait`: whether a statement waits for another process, and not only a transaction's begin and commit.
+    """
 
     url: str
     dialect: str
+    statements_wait: bool
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """The writer's transaction, flushed to disk when the block ends; used from the journal's thread only."""

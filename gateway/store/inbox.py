@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -58,11 +57,11 @@ class Accepted(msgspec.Struct, frozen=True):
     duplicate: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Accept(Command[Accepted]):
+class Accept(Command[Accepted], frozen=True):
     """Keep an event and its deliveries, unless its (source, key) is known; keep its request either way."""
 
     wakes = True
+    brief = True
 
     event: EventRecord
     deliveries: tuple[NewDelivery, ...]
@@ -71,26 +70,17 @@ class Accept(Command[Accepted]):
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
         hashes = [key_hash(command.event.source, command.event.key) for command in commands]
-        owners, new = _claim_keys(tx, hashes, commands)
-        firsts: list[Accept] = []
-        later: list[tuple[Accept, str]] = []
-        for command, hashed in zip(commands, hashes, strict=True):
-            if owners[hashed] != command.event.id:
-                later.append((command, owners[hashed]))
-            elif hashed in new:
-                firsts.append(command)
-            # else an earlier try committed this very command and only its answer got lost: all is there.
-        _insert_firsts(tx, firsts)
+        owners, clash = _claim_keys(tx, hashes, commands)
+        firsts = [c for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] == c.event.id]
+        later = [(c, owners[hashed]) for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] != c.event.id]
+        _insert_firsts(tx, _not_there(tx, firsts) if clash else firsts)
         duplicates = [(*_request_row(c.request), "duplicate", None, owner) for c, owner in later if c.request is not None]
         if duplicates:
             tx.insert_new("requests", REQUEST_COLUMNS, duplicates)
-        return [
-            Accepted(owners[hashed], duplicate=owners[hashed] != command.event.id) for command, hashed in zip(commands, hashes, strict=True)
-        ]
+        return [Accepted(owners[hashed], owners[hashed] != c.event.id) for c, hashed in zip(commands, hashes, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class AcceptMany(Command[list[Accepted]]):
+class AcceptMany(Command[list[Accepted]], frozen=True):
     """Several events, all or nothing."""
 
     wakes = True
@@ -104,9 +94,10 @@ class AcceptMany(Command[list[Accepted]]):
         return [[next(results) for _ in command.accepts] for command in commands]
 
 
-@dataclass(frozen=True, slots=True)
-class Quarantine(Command[None]):
+class Quarantine(Command[None], frozen=True):
     """Keep a request that failed verification, and why."""
+
+    brief = True
 
     request: RequestRecord
     reason: str
@@ -143,19 +134,24 @@ def deliver(tx: Transaction, new: Sequence[tuple[str, str, NewDelivery]], at: di
     tx.insert("queue", QUEUE_COLUMNS, [(d.run_id, d.function_id, at[e], 0, 0, 0, d.max_attempts, 0) for e, d in runs])
 
 
-def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], set[bytes]]:
-    """The event id that owns each key, and which keys are new with this group."""
+def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], bool]:
+    """The event id that owns each key, and whether one of them was taken before this group."""
     owners: dict[bytes, str] = {}
     for hashed, command in zip(hashes, commands, strict=True):
         owners.setdefault(hashed, command.event.id)
     at = commands[0].event.received_at
     new = tx.insert_new("idempotency_keys", ("key_hash", "event_id", "created_at"), [(h, e, at) for h, e in owners.items()])
-    known = [hashed for hashed in owners if hashed not in new]
-    if known:
-        condition, parameters = tx.any_of("key_hash", known)
-        for hashed, event_id in tx.rows(f"select key_hash, event_id from idempotency_keys where {condition}", parameters):
-            owners[hashed] = event_id
-    return owners, new
+    if new == len(owners):
+        return owners, False
+    condition, parameters = tx.any_of("key_hash", list(owners))
+    return dict(tx.rows(f"select key_hash, event_id from idempotency_keys where {condition}", parameters)), True
+
+
+def _not_there(tx: Transaction, commands: Sequence[Accept]) -> list[Accept]:
+    """Without those that an earlier try has committed, when only its answer got lost."""
+    condition, parameters = tx.any_of("id", [c.event.id for c in commands])
+    there = {row[0] for row in tx.rows(f"select id from events where {condition}", parameters)}
+    return [c for c in commands if c.event.id not in there]
 
 
 def _insert_firsts(tx: Transaction, firsts: Sequence[Accept]) -> None:

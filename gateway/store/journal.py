@@ -1,9 +1,13 @@
 """The journal: every change of state of a process, one writer, grouped commits.
 
-A command is a frozen value of a class in `inbox`, `runs` or `admin`. The writer's thread drains what has queued, executes it
-class by class in one transaction, commits once, and only then completes the callers' futures. A command that fails does
-not fail its neighbours: the group is then repeated one by one. Repeating is always safe, because ids are chosen by the
-caller and every write for a run carries its fence.
+A command is a frozen value of a class in `inbox`, `runs`, `admin` or `access`. The writer's thread drains what has queued,
+executes it class by class in one transaction, commits once, and only then completes the callers' futures. A command that
+fails does not fail its neighbours: the group is then repeated one by one. Repeating is always safe, because ids are chosen by
+the caller and every write for a run carries its fence.
+
+A gateway's loop and its writer share one interpreter, and each time one takes it from the other costs more than a
+statement. So a loop gathers what it commits until a turn brings no more; and once it is `attach`ed, statements that only
+compute are executed on it, while the writer's thread does what waits: for its turn, and for the disk.
 """
 
 from __future__ import annotations
@@ -13,28 +17,36 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
 
 from gateway.errors import Overloaded, Unavailable
 from gateway.store.database import Database, Transaction
 
 R = TypeVar("R")
 AnyFuture = Future[Any] | asyncio.Future[Any]
+Entry = tuple["Command[Any]", AnyFuture]
 Completion = tuple[AnyFuture, Any, Exception | None]
 
 MAX_GROUP = 256
 MAX_QUEUED = 4096
+GATHER_SECONDS = 0.005
 WAKE_SECONDS = 0.01
 TRIES = 3
 TRY_AGAIN_SECONDS = 0.1
 
 
-class Command(Generic[R]):
-    """One change of state. `execute` applies a group of its class in order and returns a result for each."""
+class Command(msgspec.Struct, Generic[R], frozen=True):
+    """One change of state. `execute` applies a group of its class in order and returns a result for each.
+
+    `wakes`: whether it may make a run due. `brief`: whether a group of these is sure to take milliseconds at most.
+    """
 
     wakes: ClassVar[bool] = False
+    brief: ClassVar[bool] = False
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Any]) -> Sequence[Any]:
@@ -43,11 +55,13 @@ class Command(Generic[R]):
 
 
 class Journal:
-    """The one writer of a process. Bounded: when too much is queued, `submit` raises Overloaded."""
+    """The one writer of a process. Bounded: when too much is queued, `submit` and `commit` raise Overloaded."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._queued: deque[tuple[Command[Any], AnyFuture]] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gathered: list[Entry] = []
+        self._queued: deque[Entry] = deque()
         self._arrived = threading.Condition()
         self._closing = False
         self._wake_due = threading.Event()
@@ -61,7 +75,7 @@ class Journal:
     @property
     def queued(self) -> int:
         """How many commands wait to be written."""
-        return len(self._queued)
+        return len(self._queued) + len(self._gathered)
 
     def submit(self, command: Command[R]) -> Future[R]:
         """Queue a command, from any thread; the future completes once it is committed and flushed.
@@ -69,31 +83,51 @@ class Journal:
         Raises Overloaded at once when the queue is full. The future raises Unavailable when the store is away.
         """
         future: Future[R] = Future()
-        self._enqueue(command, future)
+        self._admit()
+        with self._arrived:
+            self._queued.append((command, future))
+            self._arrived.notify()
         return future
 
     def commit(self, command: Command[R]) -> asyncio.Future[R]:
-        """As `submit`, from a coroutine; a group's futures are completed by one call into its loop, not one each."""
-        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._enqueue(command, future)
+        """As `submit`, from a coroutine."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._admit()
+        self._gathered.append((command, future))
+        if len(self._gathered) == 1:
+            loop.call_soon(self._gather, loop, 0, loop.time() + GATHER_SECONDS)
         return future
 
-    def _enqueue(self, command: Command[Any], future: AnyFuture) -> None:
-        with self._arrived:
-            if self._closing or len(self._queued) >= MAX_QUEUED:
-                raise Overloaded()
-            self._queued.append((command, future))
-            if len(self._queued) == 1:
-                self._arrived.notify()
+    def attach(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Execute brief statements on this loop, which must run until it is detached (None) or the journal closed."""
+        self._loop = loop
 
     def close(self) -> None:
-        """Write what is queued, then stop."""
+        """Write what is queued, then stop. Not to be called on an attached loop: its statements are still to run there."""
         with self._arrived:
             self._closing = True
-            self._arrived.notify()
+        self._hand_over()
         self._threads[0].join()
         self._wake_due.set()
         self._threads[1].join()
+
+    def _admit(self) -> None:
+        if self._closing or self.queued >= MAX_QUEUED:
+            raise Overloaded()
+
+    def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, deadline: float) -> None:
+        count = len(self._gathered)
+        if seen != count < MAX_GROUP and loop.time() < deadline:
+            loop.call_soon(self._gather, loop, count, deadline)
+        else:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        with self._arrived:
+            gathered, self._gathered = self._gathered, []
+            self._queued += gathered
+            self._arrived.notify()
 
     def _write(self) -> None:
         while True:
@@ -106,7 +140,7 @@ class Journal:
             self._commit(group)
             self._database.after_commit()
 
-    def _commit(self, group: list[tuple[Command[Any], AnyFuture]]) -> None:
+    def _commit(self, group: list[Entry]) -> None:
         commands = [command for command, _ in group]
         try:
             results = self._execute(commands)
@@ -125,24 +159,21 @@ class Journal:
         """The results of a committed group. A connection that broke is tried again: commands may be repeated."""
         for attempt in range(TRIES):
             try:
-                return self._execute_once(commands)
+                with self._database.transaction() as tx:
+                    return self._where_it_is_cheap(commands, lambda: _statements(tx, commands))
             except Unavailable:
                 if attempt == TRIES - 1:
                     raise
                 time.sleep(TRY_AGAIN_SECONDS * attempt)
         raise AssertionError
 
-    def _execute_once(self, commands: list[Command[Any]]) -> list[Any]:
-        kinds: dict[type[Command[Any]], list[int]] = {}
-        for index, command in enumerate(commands):
-            kinds.setdefault(type(command), []).append(index)
-        results: list[Any] = [None] * len(commands)
-        with self._database.transaction() as tx:
-            for kind, indexes in kinds.items():
-                found = kind.execute(tx, [commands[index] for index in indexes])
-                for index, result in zip(indexes, found, strict=True):
-                    results[index] = result
-        return results
+    def _where_it_is_cheap(self, commands: list[Command[Any]], statements: Callable[[], list[Any]]) -> list[Any]:
+        loop = self._loop
+        if loop is None or self._database.statements_wait or not all(command.brief for command in commands):
+            return statements()
+        done: Future[list[Any]] = Future()
+        loop.call_soon_threadsafe(_run_into, done, statements)
+        return done.result()
 
     def _wake(self) -> None:
         """Wake-ups, after the commit and apart from it; at most one in WAKE_SECONDS."""
@@ -153,6 +184,26 @@ class Journal:
                 return
             self._database.wake()
             time.sleep(WAKE_SECONDS)
+
+
+def _statements(tx: Transaction, commands: list[Command[Any]]) -> list[Any]:
+    """The results of a group, each class's commands executed at once."""
+    kinds: dict[type[Command[Any]], list[int]] = {}
+    for index, command in enumerate(commands):
+        kinds.setdefault(type(command), []).append(index)
+    results: list[Any] = [None] * len(commands)
+    for kind, indexes in kinds.items():
+        found = kind.execute(tx, [commands[index] for index in indexes])
+        for index, result in zip(indexes, found, strict=True):
+            results[index] = result
+    return results
+
+
+def _run_into(done: Future[list[Any]], statements: Callable[[], list[Any]]) -> None:
+    try:
+        done.set_result(statements())
+    except BaseException as error:
+        done.set_exception(error)
 
 
 def _complete(completions: Sequence[Completion]) -> None:

@@ -29,17 +29,18 @@ def _array_types() -> dict[tuple[str, str], str]:
 class PostgresTransaction:
     """Statements on the writer's connection, each over whole columns."""
 
-    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
         self._connection = connection
+        self._pipeline = pipeline
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         if rows:
-            self._execute(*self._insert_text(table, columns, rows))
+            self._send(*self._insert_text(table, columns, rows))
 
-    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
+    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
         # One order for all writers: two gateways inserting the same keys must not wait for each other in a circle.
         sql, parameters = self._insert_text(table, columns, sorted(rows, key=lambda row: row[0]))
-        return {row[0] for row in self._execute(f"{sql} on conflict do nothing returning {columns[0]}", parameters)}
+        return self._answered(self._send(f"{sql} on conflict do nothing", parameters)).rowcount
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         if not rows:
@@ -78,14 +79,22 @@ class PostgresTransaction:
         return f"unnest({places}) as i({', '.join(columns)})", [list(column) for column in zip(*rows, strict=True)]
 
     def _execute(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
-        cursor = self._connection.execute(cast(LiteralString, sql), parameters)
+        cursor = self._answered(self._send(sql, parameters))
         return cursor.fetchall() if cursor.description is not None else []
+
+    def _send(self, sql: str, parameters: Sequence[Any]) -> psycopg.Cursor[Any]:
+        return self._connection.execute(cast(LiteralString, sql), parameters)
+
+    def _answered(self, cursor: psycopg.Cursor[Any]) -> psycopg.Cursor[Any]:
+        self._pipeline.sync()
+        return cursor
 
 
 class Postgres:
     """A database reached by URL: the writer's connection, a few for reads, one each to notify and to listen."""
 
     dialect = "postgresql"
+    statements_wait = True
 
     def __init__(self, url: str) -> None:
         self.url = url.replace("postgres://", "postgresql://", 1)
@@ -102,8 +111,10 @@ class Postgres:
                 self._writer = self._connect(autocommit=False)
             connection = self._writer
             try:
-                yield PostgresTransaction(connection)
-                connection.commit()
+                # What returns nothing is sent on without waiting for its answer, the commit included.
+                with connection.pipeline() as pipeline:
+                    yield PostgresTransaction(connection, pipeline)
+                    connection.commit()
             except BaseException:
                 self._abandon(connection)
                 raise

@@ -41,8 +41,7 @@ class Claimed:
     body: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Claim(Command[list[Claimed]]):
+class Claim(Command[list[Claimed]], frozen=True):
     """Take up to `limit` due runs of these functions: raise the fence, count the attempt, return them with their events."""
 
     worker_id: str
@@ -80,8 +79,7 @@ def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
     return [Claimed(*row, *events[row[0]]) for row in sorted(rows)]
 
 
-@dataclass(frozen=True, slots=True)
-class Finish(Command[bool]):
+class Finish(Command[bool], frozen=True):
     """End an attempt with a decision. The result is False when the run has another holder by now: nothing was written."""
 
     run_id: str
@@ -151,8 +149,7 @@ def error_json(error: Failure | None) -> bytes | None:
     return None if error is None else codec.dumps(asdict(error))
 
 
-@dataclass(frozen=True, slots=True)
-class Heartbeat(Command[dict[str, int]]):
+class Heartbeat(Command[dict[str, int]], frozen=True):
     """Renew a worker's lease; returns the fence of every run the database says it holds."""
 
     worker_id: str
@@ -175,8 +172,7 @@ def _heartbeat(tx: Transaction, beat: Heartbeat) -> dict[str, int]:
     return {row[0]: row[1] for row in rows}
 
 
-@dataclass(frozen=True, slots=True)
-class Rescue(Command[int]):
+class Rescue(Command[int], frozen=True):
     """Free, or fail when out of attempts, up to `limit` runs whose worker's lease is over; returns how many."""
 
     wakes = True
@@ -228,8 +224,7 @@ def _raise_fences(tx: Transaction, run_ids: list[str]) -> None:
         tx.rows(f"update queue set fence = fence + 1 where {condition}", ids)
 
 
-@dataclass(frozen=True, slots=True)
-class GiveBack(Command[bool]):
+class GiveBack(Command[bool], frozen=True):
     """Free a run that was claimed for this worker by a commit whose answer got lost; the attempt does not count."""
 
     wakes = True
@@ -248,8 +243,7 @@ class GiveBack(Command[bool]):
         return [bool(tx.rows(sql, [c.now, c.run_id, c.fence, c.worker_id])) for c in commands]
 
 
-@dataclass(frozen=True, slots=True)
-class Retire(Command[None]):
+class Retire(Command[None], frozen=True):
     """A worker that stops in good order: its lease ends now."""
 
     worker_id: str

@@ -8,6 +8,7 @@ import os
 import socket
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from gateway.errors import Unavailable
 from gateway.store.database import Notify, Row
 
 BUSY_MS = 5000
-CHECKPOINT_BYTES = 16 << 20
-TRUNCATE_BYTES = 64 << 20
-CHUNK = 900
-ROWS = 64
+CHECKPOINT_ROWS = 32_000
+LOG_BYTES = 128 << 20
+LOOK_SECONDS = 0.1
+ROWS = 128
 
 
 class SQLiteTransaction:
@@ -30,22 +31,20 @@ class SQLiteTransaction:
         self._texts = texts
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
+        self._insert(table, columns, rows, "")
+
+    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
+        return self._insert(table, columns, rows, " on conflict do nothing")
+
+    def _insert(self, table: str, columns: Sequence[str], rows: Sequence[Row], ending: str) -> int:
         # Many rows in a statement: every step of SQLite gives up the interpreter's lock, and getting it back from a busy
         # event loop takes longer than the insert.
+        inserted = 0
         for start in range(0, len(rows), ROWS):
             chunk = rows[start : start + ROWS]
-            sql = self._insert_text(table, tuple(columns), len(chunk))
-            self._connection.execute(sql, [value for row in chunk for value in row])
-
-    def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
-        # Look, then insert: nobody else writes while this transaction is open.
-        known: set[Any] = set()
-        for start in range(0, len(rows), CHUNK):
-            condition, keys = self.any_of(columns[0], [row[0] for row in rows[start : start + CHUNK]])
-            known |= {row[0] for row in self.rows(f"select {columns[0]} from {table} where {condition}", keys)}
-        new = {row[0]: row for row in reversed(rows) if row[0] not in known}
-        self.insert(table, columns, list(new.values()))
-        return set(new)
+            sql = self._insert_text(table, columns, len(chunk), ending)
+            inserted += self._connection.execute(sql, [value for row in chunk for value in row]).rowcount
+        return inserted
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         text = ("update", table, *keys, *columns)
@@ -77,12 +76,12 @@ class SQLiteTransaction:
     def skip_locked(self) -> str:
         return ""
 
-    def _insert_text(self, table: str, columns: tuple[str, ...], count: int) -> str:
-        text = ("insert", table, columns, count)
+    def _insert_text(self, table: str, columns: Sequence[str], count: int, ending: str) -> str:
+        text = (table, *columns, count, ending)
         sql = self._texts.get(text)
         if sql is None:
             row = f"({', '.join('?' * len(columns))})"
-            sql = f"insert into {table} ({', '.join(columns)}) values {', '.join([row] * count)}"
+            sql = f"insert into {table} ({', '.join(columns)}) values {', '.join([row] * count)}{ending}"
             self._texts[text] = sql
         return sql
 
@@ -91,6 +90,7 @@ class SQLite:
     """A database file, its turn lock and its wake-up sockets, all in one directory."""
 
     dialect = "sqlite"
+    statements_wait = False
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -102,17 +102,18 @@ class SQLite:
         self._writer: sqlite3.Connection | None = None
         self._readers = threading.local()
         self._wal = str(self.path) + "-wal"
-        self._checkpointing = threading.Event()
+        self._checkpoint = threading.Thread()
+        self._copied = False
+        self._changes = 0
+        self._longest = LOG_BYTES
+        self._look_at = 0.0
         self._closed = False
         self._texts: dict[tuple[Any, ...], str] = {}
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[SQLiteTransaction]:
         try:
-            # The kernel hands this lock over fairly and frees it when its holder dies; SQLite's busy handler sleeps
-            # while the other process takes every gap.
-            fcntl.flock(self._turn, fcntl.LOCK_EX)
-            try:
+            with self._turn_taken():
                 connection = self._writer = self._writer or self._connect()
                 connection.execute("begin immediate")
                 try:
@@ -122,12 +123,20 @@ class SQLite:
                     if connection.in_transaction:
                         connection.execute("rollback")
                     raise
-            finally:
-                fcntl.flock(self._turn, fcntl.LOCK_UN)
         except sqlite3.IntegrityError:
             raise
         except sqlite3.Error as error:
             raise Unavailable(f"SQLite: {error}") from error
+
+    @contextlib.contextmanager
+    def _turn_taken(self) -> Generator[None]:
+        # The kernel hands this lock over fairly and frees it when its holder dies; SQLite's busy handler sleeps
+        # while the other process takes every gap.
+        fcntl.flock(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._turn, fcntl.LOCK_UN)
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
@@ -143,23 +152,44 @@ class SQLite:
             raise Unavailable(f"SQLite: {error}") from error
 
     def after_commit(self) -> None:
-        try:
-            size = os.stat(self._wal).st_size
-        except OSError:
+        """Checkpoint off the commit path: first beside it, then, for the little that has come since, in the writer's turn."""
+        assert self._writer is not None
+        changed = self._writer.total_changes - self._changes
+        if (changed < CHECKPOINT_ROWS and not self._log_is_long()) or self._checkpoint.is_alive():
             return
-        if size > TRUNCATE_BYTES and self._writer is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._writer.execute("pragma wal_checkpoint(truncate)")
-        elif size > CHECKPOINT_BYTES and not self._checkpointing.is_set():
-            self._checkpointing.set()
-            threading.Thread(target=self._checkpoint, name="checkpoint", daemon=True).start()
+        if self._copied:
+            self._start_log_anew()
+        else:
+            self._checkpoint = threading.Thread(target=self._copy, name="checkpoint", daemon=True)
+            self._checkpoint.start()
 
-    def _checkpoint(self) -> None:
-        try:
-            with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
+    def _log_is_long(self) -> bool:
+        """Whether large rows made the log long before there were many of them; looked at now and then."""
+        now = time.monotonic()
+        if now < self._look_at:
+            return False
+        self._look_at = now + LOOK_SECONDS
+        with contextlib.suppress(OSError):
+            return os.stat(self._wal).st_size > self._longest
+        return False
+
+    def _copy(self) -> None:
+        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
+            for _ in range(2):  # the second takes what was written during the first
                 connection.execute("pragma wal_checkpoint(passive)")
-        finally:
-            self._checkpointing.clear()
+        self._copied = True
+
+    def _start_log_anew(self) -> None:
+        """From the beginning of its file, which is kept: writing over it is faster than making it longer. A reader that
+        still needs the log is not waited for; then it may grow some more."""
+        assert self._writer is not None
+        self._copied, busy = False, 1
+        with contextlib.suppress(sqlite3.Error), self._turn_taken():
+            self._writer.execute("pragma busy_timeout = 0")
+            busy = self._writer.execute("pragma wal_checkpoint(restart)").fetchone()[0]
+            self._writer.execute(f"pragma busy_timeout = {BUSY_MS}")
+        self._changes = self._writer.total_changes
+        self._longest = self._longest + LOG_BYTES if busy else LOG_BYTES
 
     def wake(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
@@ -208,6 +238,7 @@ class SQLite:
             "journal_mode = wal",
             "synchronous = full",
             "wal_autocheckpoint = 0",
+            f"journal_size_limit = {LOG_BYTES}",
             "cache_size = -65536",
             "temp_store = memory",
         ):

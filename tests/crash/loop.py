@@ -59,7 +59,10 @@ def crash_loop(site: Site, seconds: float, seed: int) -> Tally:
         sender.start()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        time.sleep(chance.uniform(0.05, 0.8))  # the moment of death is the random variable of this test
+        if chance.random() < 0.75:  # mostly let it work again first; else it dies while it starts
+            before = len(tally.acknowledged)
+            until(lambda before=before: len(tally.acknowledged) > before, 30)
+        time.sleep(chance.uniform(0, 0.5))  # the moment of death is the random variable of this test
         children = site.children()
         if children:
             pid, name = chance.choice(children)

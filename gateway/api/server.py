@@ -1,0 +1,140 @@
+"""The HTTP server: uvicorn on httptools and uvloop, with the bounds that a door to the internet needs and uvicorn lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import Generator
+from typing import Any, cast
+
+import uvicorn
+from litestar.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+HEAD_SECONDS = 10.0
+HEAD_BYTES = 65_536
+SWEEP_SECONDS = 1.0
+DRAIN_SECONDS = 10
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection: a request's line and headers arrive within HEAD_SECONDS and HEAD_BYTES, or it ends."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.head_since: float | None = self.loop.time()
+        self.head_bytes = 0
+        super().connection_made(cast(asyncio.Transport, _Coalesced(transport, self.loop)))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self.head_since is None:
+            self.head_since = self.loop.time()
+
+    def on_headers_complete(self) -> None:
+        self.head_since, self.head_bytes = None, 0
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        was_in_head = self.head_since is not None
+        super().data_received(data)
+        if was_in_head and self.head_since is not None:
+            self.head_bytes += len(data)
+            if self.head_bytes > HEAD_BYTES:
+                self.refuse(b"431 Request Header Fields Too Large")
+
+    def refuse(self, status: bytes) -> None:
+        """End the connection with a bare status: what it sent is no request yet."""
+        if not self.transport.is_closing():
+            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
+            self.transport.close()
+
+
+class _Coalesced:
+    """A transport that sends what is written in one turn of the loop at once: uvicorn writes head and body apart, and on
+    a small response the second system call costs as much as all of its Python."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn, ended by SIGTERM and SIGINT in good order and without raising them again."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        yield
+
+    def stop(self) -> None:
+        """Take no more connections, let open requests end, and return from `serve`."""
+        self.should_exit = True
+
+    async def sweep(self) -> None:
+        """End connections whose head does not come, for as long as the server lives."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            late = loop.time() - HEAD_SECONDS
+            for connection in list(cast(set[object], self.server_state.connections)):
+                if isinstance(connection, Protocol) and connection.head_since is not None and connection.head_since < late:
+                    connection.refuse(b"408 Request Timeout")
+
+
+async def serve(app: ASGIApp, host: str, port: int) -> None:
+    """Serve `app` until SIGTERM or SIGINT."""
+    config = uvicorn.Config(
+        cast(Any, app),
+        host=host,
+        port=port,
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = Server(config)
+    _tune()
+    sweeping = asyncio.create_task(server.sweep())
+    try:
+        await server.serve()
+    finally:
+        sweeping.cancel()
+
+
+def _tune() -> None:
+    """Settings of the interpreter for a process with one busy loop and one writer beside it."""
+    # The writer's thread asks for the interpreter some forty times a transaction; by default it would wait 5 ms each time.
+    sys.setswitchinterval(0.0002)
+    # What lives now lives to the end: the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 100)
