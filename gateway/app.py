@@ -11,6 +11,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
+from gateway import interpreter
 from gateway.api import catalog, events, keys, requests, runs, sources
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
 from gateway.api.inbound import front_door
@@ -122,6 +123,7 @@ async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let open requests end."""
     gateway.journal.attach(asyncio.get_running_loop())
     following = asyncio.create_task(gateway.follower.run())
+    interpreter.tune()
     ready()
     try:
         await serve(gateway.app, gateway.settings.host, gateway.settings.port)

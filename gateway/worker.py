@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 
+from gateway import interpreter
 from gateway.clock import Clock, system_clock
 from gateway.core.spec import BrokenModule, Manifest
 from gateway.engine.local import LocalInvoker
@@ -50,6 +51,7 @@ async def run_worker(settings: Settings, telemetry: Telemetry, clock: Clock = sy
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
+    interpreter.tune()
     try:
         await worker.run()
     finally:

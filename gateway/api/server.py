@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import signal
-import sys
 from collections.abc import Generator
 from typing import Any, cast
 
@@ -122,19 +120,8 @@ async def serve(app: ASGIApp, host: str, port: int) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = Server(config)
-    _tune()
     sweeping = asyncio.create_task(server.sweep())
     try:
         await server.serve()
     finally:
         sweeping.cancel()
-
-
-def _tune() -> None:
-    """Settings of the interpreter for a process with one busy loop and one writer beside it."""
-    # The writer's thread asks for the interpreter some forty times a transaction; by default it would wait 5 ms each time.
-    sys.setswitchinterval(0.0002)
-    # What lives now lives to the end: the collector need not look at it again and again.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 50, 100)

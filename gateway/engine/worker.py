@@ -21,7 +21,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass
 from typing import Any
 
-from gateway.clock import SECOND, Clock
+from gateway.clock import SECOND, Clock, Micros
 from gateway.core.decide import Decision, decide
 from gateway.core.outcome import Failed, Failure, HandedBack, Outcome
 from gateway.core.retry import backoff_seconds
@@ -30,11 +30,11 @@ from gateway.errors import Unavailable
 from gateway.ids import new_id
 from gateway.store.database import Database
 from gateway.store.journal import Journal
-from gateway.store.reads import Reads
 from gateway.store.runs import Claim, Claimed, Finish, GiveBack, Heartbeat, Rescue, Retire
 from gateway.telemetry import Telemetry
 
 CLAIM_LIMIT = 200
+HELD_FACTOR = 3  # runs whose end waits to be committed hold no slot, but there is an end to them too
 POLL_SECONDS = 1.0
 BLOCKED_WARNING_SECONDS = 1.0
 EXIT_BLOCKED = 70
@@ -76,7 +76,6 @@ class Worker:
         self.id = new_id("wrk")
         self._database = database
         self._journal = journal
-        self._reads = Reads(database)
         self._invoker = invoker
         self._function_ids = function_ids
         self._clock = clock
@@ -85,6 +84,8 @@ class Worker:
         self._lease_seconds = lease_seconds
         self._shutdown_seconds = shutdown_seconds
         self._held: dict[str, Held] = {}
+        self._running = 0
+        self._more = False
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stopped = threading.Event()
@@ -122,28 +123,24 @@ class Worker:
     async def _claim(self) -> None:
         """Fill the free slots, then wait for a wake-up, a free slot, the next due run, or the poll."""
         self._awake.clear()
-        limit = min(self._concurrency - len(self._held), CLAIM_LIMIT)
-        claimed: list[Claimed] = []
-        if limit > 0:
-            try:
-                command = Claim(self.id, self._function_ids, limit, self._clock())
-                claimed = await self._journal.commit(command)
-            except Unavailable as error:
-                self._telemetry.emit("worker.store_unavailable", worker=self.id, error=str(error))
-                await self._sleep(POLL_SECONDS)
-                return
-        for run in claimed:
-            self._start(run)
-        if len(claimed) < limit:
-            await self._sleep(await self._until_next_due())
-        elif len(self._held) >= self._concurrency:
+        limit = min(self._concurrency - self._running, CLAIM_LIMIT, self._concurrency * HELD_FACTOR - len(self._held))
+        self._more = limit <= 0
+        if self._more:
             await self._sleep(POLL_SECONDS)
-
-    async def _until_next_due(self) -> float:
+            return
         try:
-            due = await asyncio.to_thread(self._reads.next_due, self._clock())
-        except Unavailable:
-            return POLL_SECONDS
+            found = await self._journal.commit(Claim(self.id, self._function_ids, limit, self._clock()))
+        except Unavailable as error:
+            self._telemetry.emit("worker.store_unavailable", worker=self.id, error=str(error))
+            await self._sleep(POLL_SECONDS)
+            return
+        for run in found.runs:
+            self._start(run)
+        self._more = len(found.runs) == limit
+        if not self._more:
+            await self._sleep(self._until(found.next_due_at))
+
+    def _until(self, due: Micros | None) -> float:
         poll = POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
         return poll if due is None else min(max((due - self._clock()) / SECOND, 0.001), poll)
 
@@ -155,6 +152,7 @@ class Worker:
     def _start(self, run: Claimed) -> None:
         held = Held(run, self._clock())
         self._held[run.run_id] = held
+        self._running += 1
         held.task = asyncio.create_task(self._attempt(held), name=f"{run.function_id} {run.run_id}")
 
     async def _attempt(self, held: Held) -> None:
@@ -172,6 +170,9 @@ class Worker:
     def _end(self, held: Held, outcome: Outcome) -> None:
         run, now = held.run, self._clock()
         held.ending = True
+        self._running -= 1
+        if self._more:
+            self._awake.set()
         decision = decide(outcome, attempt=run.attempt, attempts=run.max_attempts, now=now, backoff_seconds=backoff_seconds)
         self._commit(self._finish(held, decision, now))
 
@@ -190,17 +191,17 @@ class Worker:
 
     def _commit(self, finish: Finish) -> None:
         try:
-            future = self._journal.submit(finish)
+            future = self._journal.commit(finish)
         except Unavailable:
             self._loop.call_later(POLL_SECONDS, self._commit_unless_stopped, finish)
             return
-        future.add_done_callback(lambda done: _threadsafe(self._loop, self._ended, finish, done))
+        future.add_done_callback(lambda done: self._ended(finish, done))
 
     def _commit_unless_stopped(self, finish: Finish) -> None:
         if finish.run_id in self._held:
             self._commit(finish)
 
-    def _ended(self, finish: Finish, done: Future[bool]) -> None:
+    def _ended(self, finish: Finish, done: asyncio.Future[bool]) -> None:
         if isinstance(done.exception(), Unavailable):
             # The outcome is known and the fence tells whether it may still be written: keep trying until it was answered.
             self._loop.call_later(POLL_SECONDS, self._commit_unless_stopped, finish)
@@ -216,7 +217,7 @@ class Worker:
             ms = (finish.finished_at - finish.started_at) // 1000
             reason = f"{error.type}: {error.message}" if error else None
             self._telemetry.emit("run.ended", **facts, function=held.run.function_id, duration_ms=ms, error=reason)
-        if not self._awake.is_set():
+        if self._more or self._stopping.is_set():
             self._awake.set()
 
     async def _drain(self) -> None:

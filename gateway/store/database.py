@@ -25,6 +25,10 @@ class Transaction(Protocol):
         """Set `columns` of the rows whose `keys` match; each row is key values, then new values. Returns the first keys."""
         ...
 
+    def write(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> None:
+        """As `update`, where nobody asks which rows were there."""
+        ...
+
     def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         """Delete the rows whose `keys` match; returns the first key of each row that was there."""
         ...

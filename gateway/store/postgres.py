@@ -45,10 +45,12 @@ class PostgresTransaction:
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         if not rows:
             return set()
-        given, parameters = self._arrays(table, [*keys, *columns], rows)
-        sql = f"update {table} t set {', '.join(f'{c} = i.{c}' for c in columns)} from {given} where "
-        sql += " and ".join(f"t.{key} = i.{key}" for key in keys)
+        sql, parameters = self._update_text(table, keys, columns, rows)
         return {row[0] for row in self._execute(f"{sql} returning t.{keys[0]}", parameters)}
+
+    def write(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> None:
+        if rows:
+            self._send(*self._update_text(table, keys, columns, rows))
 
     def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         if not rows:
@@ -73,6 +75,11 @@ class PostgresTransaction:
     def _insert_text(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
         given, parameters = self._arrays(table, columns, rows)
         return f"insert into {table} ({', '.join(columns)}) select {', '.join(columns)} from {given}", parameters
+
+    def _update_text(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
+        given, parameters = self._arrays(table, [*keys, *columns], rows)
+        sql = f"update {table} t set {', '.join(f'{c} = i.{c}' for c in columns)} from {given} where "
+        return sql + " and ".join(f"t.{key} = i.{key}" for key in keys), parameters
 
     def _arrays(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
         places = ", ".join(f"%b::{ARRAY_TYPES[table, column]}[]" for column in columns)

@@ -175,11 +175,6 @@ class Reads:
             [now, now],
         )[0]
 
-    def next_due(self, now: int) -> int | None:
-        """When the next run that is not due yet will be."""
-        row = self._database.read("select min(due_at) as at from queue where held = 0 and due_at > ?", [now])
-        return row[0]["at"]
-
     def _one(self, sql: str, id_: str, noun: str) -> Record:
         rows = [] if "\0" in id_ else self._database.read(sql, [id_])
         if not rows:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
+
+import msgspec
 
 from gateway import codec
 from gateway.clock import SECOND, Micros
@@ -20,8 +22,7 @@ WORKER_LOST = Failure(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(msgspec.Struct, frozen=True):
     """A run that is ours under `fence`, with its event; `body` holds the event's data at `data_path`, or is the data."""
 
     run_id: str
@@ -41,7 +42,14 @@ class Claimed:
     body: bytes
 
 
-class Claim(Command[list[Claimed]], frozen=True):
+class Claims(msgspec.Struct, frozen=True):
+    """What a claim got. `next_due_at`: when the next run that is not due yet will be, where it got fewer than it asked for."""
+
+    runs: list[Claimed]
+    next_due_at: Micros | None = None
+
+
+class Claim(Command[Claims], frozen=True):
     """Take up to `limit` due runs of these functions: raise the fence, count the attempt, return them with their events."""
 
     worker_id: str
@@ -50,8 +58,15 @@ class Claim(Command[list[Claimed]], frozen=True):
     now: Micros
 
     @classmethod
-    def execute(cls, tx: Transaction, commands: Sequence[Claim]) -> list[list[Claimed]]:
-        return [_claim(tx, command) for command in commands]
+    def execute(cls, tx: Transaction, commands: Sequence[Claim]) -> list[Claims]:
+        return [_claims(tx, command) for command in commands]
+
+
+def _claims(tx: Transaction, claim: Claim) -> Claims:
+    runs = _claim(tx, claim)
+    if len(runs) == claim.limit:
+        return Claims(runs)
+    return Claims(runs, tx.rows("select min(due_at) from queue where held = 0 and due_at > ?", [claim.now])[0][0])
 
 
 def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
@@ -102,7 +117,7 @@ class Finish(Command[bool], frozen=True):
             ("due_at", "attempt", "reason", "worker_id", "claimed_at"),
             [_parked(c) for c in parked],
         )
-        tx.update(
+        tx.write(
             "runs",
             ("id",),
             ("outcome", "attempts", "started_at", "finished_at", "output", "error"),

@@ -6,46 +6,57 @@ import contextlib
 from collections.abc import Generator
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, text
+from sqlalchemy import Connection, create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from gateway.errors import SchemaMismatch, Unavailable
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_431_288
 
 
 def migrate(url: str) -> tuple[str | None, str]:
     """Bring the database to the newest schema; returns the revisions before and after. Safe to run from many places."""
+    # Imported here: processes that only check need not carry it.
+    from alembic import command
+    from alembic.config import Config
+
     with _connect(url) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"select pg_advisory_xact_lock({MIGRATION_LOCK})"))
-        before = MigrationContext.configure(connection).get_current_revision()
-        config = _config()
+        before = _current(connection)
+        _refuse_unknown(before)
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
         config.attributes["connection"] = connection
-        _refuse_unknown(config, before)
         command.upgrade(config, "head")
-        return before, _head(config)
+        return before, revisions()[-1]
 
 
 def check(url: str) -> None:
     """Raises SchemaMismatch, with what to type, unless the database has the schema this version knows."""
     with _connect(url) as connection:
-        current = MigrationContext.configure(connection).get_current_revision()
-    config = _config()
-    _refuse_unknown(config, current)
-    if current != _head(config):
+        current = _current(connection)
+    _refuse_unknown(current)
+    if current != revisions()[-1]:
         state = "has no Tidegate schema yet" if current is None else f"has the older schema {current}"
         raise SchemaMismatch(f"the database {state}; type: tidegate migrate")
 
 
-def _refuse_unknown(config: Config, current: str | None) -> None:
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
-    if current is not None and current not in known:
+def revisions() -> list[str]:
+    """The schemas this version knows, oldest first: what the files of migrations begin with."""
+    return sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+
+
+def _current(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("select version_num from alembic_version")).scalar()
+
+
+def _refuse_unknown(current: str | None) -> None:
+    if current is not None and current not in revisions():
         raise SchemaMismatch(f"the database has schema {current}, which is newer than this Tidegate; install the newer version")
 
 
@@ -59,13 +70,3 @@ def _connect(url: str) -> Generator[Connection]:
             yield connection
     except SQLAlchemyError as error:
         raise Unavailable(f"the database cannot be reached: {getattr(error, 'orig', error)}".strip()) from error
-
-
-def _config() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
-
-
-def _head(config: Config) -> str:
-    return ScriptDirectory.from_config(config).get_current_head() or ""

@@ -58,6 +58,9 @@ class SQLiteTransaction:
         execute = self._connection.execute
         return {found[0] for row in rows for found in execute(sql, row).fetchall()}
 
+    def write(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> None:
+        self.update(table, keys, columns, rows)
+
     def delete(self, table: str, keys: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         condition = " and ".join(f"{name} = ?" for name in keys)
         sql = f"delete from {table} where {condition} returning {keys[0]}"

@@ -35,7 +35,7 @@ def finish(run: Claimed, decision: Decision, worker: str = "w1") -> Finish:
 
 
 def claim(store, worker: str = "w1", now: int = NOW, limit: int = 10) -> list[Claimed]:
-    return store.do(Claim(worker, ("f", "g"), limit, now))
+    return store.do(Claim(worker, ("f", "g"), limit, now)).runs
 
 
 def beat(store, worker: str = "w1", lease: int = LEASE) -> dict[str, int]:
@@ -115,7 +115,7 @@ def test_g6_two_workers_racing_for_runs_never_get_the_same_one(store):
     taken: list[str] = []
 
     def work(journal: Journal, worker: str) -> None:
-        while runs := journal.submit(Claim(worker, ("f",), 7, NOW)).result():
+        while runs := journal.submit(Claim(worker, ("f",), 7, NOW)).result().runs:
             taken.extend(run.run_id for run in runs)
 
     threads = [threading.Thread(target=work, args=(j, f"w{n}")) for n, j in enumerate(journals, 1)]
@@ -172,7 +172,7 @@ def test_a_failed_attempt_waits_for_its_retry_and_keeps_its_error(store):
     assert store.do(finish(run, Decision("retry", due_at=NOW + 100, error=Failure("ValueError", "no"))))
     assert claim(store) == []
     assert store.reads.run(run.run_id)["status"] == "waiting"
-    assert store.reads.next_due(NOW) == NOW + 100
+    assert store.do(Claim("w1", ("f",), 1, NOW)).next_due_at == NOW + 100
     [again] = claim(store, now=NOW + 100)
     assert again.attempt == 2
 
