@@ -1,0 +1,61 @@
+"""Webhooks accepted a second (verified, deduplicated, one run each, flushed to disk) beside a Litestar handler that does
+nothing, the latency at half of that load, and the memory of an idle gateway and worker.
+
+Baseline and gateway take turns in short rounds, so that a machine whose speed changes changes both.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.load import Load, drive, requests
+from benchmarks.stage import baseline, databases, show, site, start_all, stop_worker
+from tests.processes import Site
+
+ROUNDS = 6
+PATH = "/webhooks/stripe"
+
+
+def main(count: int = 30_000) -> None:
+    """Both databases."""
+    with baseline("asgi") as port:
+        drive(port, requests(500, PATH, "warm"))
+        show("bare ASGI no-op", drive(port, requests(count, PATH, "asgi")).per_second, "/s")
+    with databases() as both:
+        for name, url in both:
+            with site(url) as made:
+                start_all(made)
+                memory(f"{name}: memory of gateway and worker, idle", made)
+                stop_worker(made)
+                _ingest(name, made, count)
+
+
+def _ingest(name: str, made: Site, count: int) -> None:
+    with baseline("litestar") as port:
+        drive(port, requests(500, PATH, "warm"))
+        drive(made.port, requests(500, PATH, "warm"))
+        noop, full = list[Load](), list[Load]()
+        for n in range(ROUNDS):
+            noop.append(drive(port, requests(count // ROUNDS, PATH, f"l{n}")))
+            full.append(drive(made.port, requests(count // ROUNDS, PATH, f"a{n}")))
+    show(f"{name}: Litestar @post no-op that takes the JSON body", _rate(noop), "/s")
+    show(f"{name}: webhooks accepted", _rate(full), "/s", f"{_rate(full) / _rate(noop):.2f} of the Litestar no-op")
+    half = drive(made.port, requests(count // 2, PATH, "half"), rate=_rate(full) / 2)
+    show(f"{name}: p99 at half that load", half.p99_ms, "ms", f"{half.p99_ms / half.median_ms:.1f} times the median")
+    refused = sum(load.refused for load in [*full, half])
+    if refused:
+        print(f"{refused} REQUESTS WERE REFUSED:", made.log("gateway")[-2000:])
+
+
+def _rate(loads: list[Load]) -> float:
+    return len(loads) / sum(1 / load.per_second for load in loads)
+
+
+def memory(name: str, made: Site) -> None:
+    """Resident memory of the processes of a site."""
+    total = 0
+    for process in made.processes:
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("VmRSS"):
+                total += int(line.split()[1])
+    show(name, total / 1024, "MB")
