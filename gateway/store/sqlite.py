@@ -8,7 +8,6 @@ import os
 import socket
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ from gateway.errors import Unavailable
 from gateway.store.database import Notify, Row
 
 BUSY_MS = 5000
-CHECKPOINT_ROWS = 32_000
-LOG_BYTES = 128 << 20
-LOOK_SECONDS = 0.1
+COPY_ROWS = 3_000
+LOG_ROWS = 64_000
+LOG_BYTES = 192 << 20
 ROWS = 128
 
 
@@ -105,11 +104,9 @@ class SQLite:
         self._writer: sqlite3.Connection | None = None
         self._readers = threading.local()
         self._wal = str(self.path) + "-wal"
-        self._checkpoint = threading.Thread()
-        self._copied = False
-        self._changes = 0
+        self._copying = threading.Thread()
+        self._copied_at = self._begun_at = 0
         self._longest = LOG_BYTES
-        self._look_at = 0.0
         self._closed = False
         self._texts: dict[tuple[Any, ...], str] = {}
 
@@ -155,44 +152,42 @@ class SQLite:
             raise Unavailable(f"SQLite: {error}") from error
 
     def after_commit(self) -> None:
-        """Checkpoint off the commit path: first beside it, then, for the little that has come since, in the writer's turn."""
-        assert self._writer is not None
-        changed = self._writer.total_changes - self._changes
-        if (changed < CHECKPOINT_ROWS and not self._log_is_long()) or self._checkpoint.is_alive():
-            return
-        if self._copied:
-            self._start_log_anew()
-        else:
-            self._checkpoint = threading.Thread(target=self._copy, name="checkpoint", daemon=True)
-            self._checkpoint.start()
+        """Checkpoint off the commit path: bit by bit beside it, and when the log is long enough, in the writer's turn.
 
-    def _log_is_long(self) -> bool:
-        """Whether large rows made the log long before there were many of them; looked at now and then."""
-        now = time.monotonic()
-        if now < self._look_at:
-            return False
-        self._look_at = now + LOOK_SECONDS
-        with contextlib.suppress(OSError):
-            return os.stat(self._wal).st_size > self._longest
-        return False
+        Small bits, because a commit waits for the disk behind them; and little is left for the turn.
+        """
+        assert self._writer is not None
+        changes = self._writer.total_changes
+        if changes - self._copied_at < COPY_ROWS or self._copying.is_alive():
+            return
+        if changes - self._begun_at > LOG_ROWS or self._log_is_long():
+            self._begin_log_anew()
+            return
+        self._copied_at = changes
+        self._copying = threading.Thread(target=self._copy, name="checkpoint", daemon=True)
+        self._copying.start()
 
     def _copy(self) -> None:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
-            for _ in range(2):  # the second takes what was written during the first
-                connection.execute("pragma wal_checkpoint(passive)")
-        self._copied = True
+            connection.execute("pragma wal_checkpoint(passive)")
 
-    def _start_log_anew(self) -> None:
-        """From the beginning of its file, which is kept: writing over it is faster than making it longer. A reader that
-        still needs the log is not waited for; then it may grow some more."""
+    def _begin_log_anew(self) -> None:
+        """At the start of its file, which is kept: writing over it is faster than making it longer. A reader that still
+        needs the log is not waited for; then it may grow some more."""
         assert self._writer is not None
-        self._copied, busy = False, 1
+        busy = 1
         with contextlib.suppress(sqlite3.Error), self._turn_taken():
             self._writer.execute("pragma busy_timeout = 0")
             busy = self._writer.execute("pragma wal_checkpoint(restart)").fetchone()[0]
             self._writer.execute(f"pragma busy_timeout = {BUSY_MS}")
-        self._changes = self._writer.total_changes
+        self._begun_at = self._copied_at = self._writer.total_changes
         self._longest = self._longest + LOG_BYTES if busy else LOG_BYTES
+
+    def _log_is_long(self) -> bool:
+        """Whether few but large rows have made it so."""
+        with contextlib.suppress(OSError):
+            return os.stat(self._wal).st_size > self._longest
+        return False
 
     def wake(self) -> None:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
