@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
 
 from benchmarks.load import drive, requests
 from benchmarks.stage import database, databases, show, site, start_all, stop_worker
 from gateway.ids import new_id
-from gateway.store.database import Database
-from gateway.store.inbox import Accept, EventRecord, NewDelivery
-from gateway.store.journal import Journal
-from tests.processes import Site, until
+from gateway.store.database import Database, Transaction
+from gateway.store.inbox import Accept, Accepted, EventRecord, NewDelivery
+from gateway.store.journal import Command, Journal
+from tests.processes import Site
 
 PATH = "/webhooks/stripe"
-GROUP = 256
+GROUPED = 2000
+ENDED = 50_000
 
 
 def main(count: int = 3_000_000) -> None:
@@ -38,19 +42,24 @@ def _rate(made: Site, name: str) -> float:
 
 def _fill(opened: Database, count: int) -> None:
     """Events with random keys, each with the final run of one function: what years of use leave behind."""
-    journal, at = Journal(opened), time.time_ns() // 1000
-    for start in range(0, count, GROUP * 64):
-        made = [_accept(n, at) for n in range(start, min(start + GROUP * 64, count))]
-        futures = [journal.submit(accept) for accept in made[: GROUP * 8]]
-        for n, accept in enumerate(made[GROUP * 8 :]):
-            futures[n].result()
-            futures.append(journal.submit(accept))
-        futures[-1].result()
-        with opened.transaction() as tx:
-            tx.rows("delete from queue")
-            tx.rows("update runs set outcome = 'succeeded', finished_at = created_at where outcome is null")
-    until(lambda: journal.queued == 0)
+    journal, at, waiting = Journal(opened), time.time_ns() // 1000, deque[Future[Accepted]]()
+    for n in range(count):
+        waiting.append(journal.submit(_accept(n, at)))
+        if len(waiting) > GROUPED:
+            waiting.popleft().result()
+        if n % ENDED == ENDED - 1 or n == count - 1:
+            while waiting:
+                waiting.popleft().result()
+            journal.submit(_EndAll()).result()
     journal.close()
+
+
+class _EndAll(Command[None], frozen=True):
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[_EndAll]) -> list[None]:
+        tx.rows("update runs set outcome = 'succeeded', finished_at = created_at where id in (select run_id from queue)")
+        tx.rows("delete from queue")
+        return [None] * len(commands)
 
 
 def _accept(n: int, at: int) -> Accept:

@@ -178,7 +178,7 @@ class SQLite:
         busy = 1
         with contextlib.suppress(sqlite3.Error), self._turn_taken():
             self._writer.execute("pragma busy_timeout = 0")
-            busy = self._writer.execute("pragma wal_checkpoint(restart)").fetchone()[0]
+            [(busy, _, _)] = self._writer.execute("pragma wal_checkpoint(restart)").fetchall()
             self._writer.execute(f"pragma busy_timeout = {BUSY_MS}")
         self._begun_at = self._copied_at = self._writer.total_changes
         self._longest = self._longest + LOG_BYTES if busy else LOG_BYTES
