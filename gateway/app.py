@@ -12,7 +12,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
 from gateway import interpreter
-from gateway.api import catalog, events, keys, requests, runs, sources
+from gateway.api import catalog, events, health, keys, requests, runs, sources
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
 from gateway.api.inbound import front_door
 from gateway.api.problems import respond
@@ -43,7 +43,7 @@ class Gateway:
         self.clock = clock
         self.cipher = load_cipher(settings.master_key, settings.data_dir)
         self.database: Database = open_database(settings.resolved_database_url)
-        self.journal = Journal(self.database)
+        self.journal = Journal(self.database, telemetry)
         self.reads = Reads(self.database)
         self.registry: Registry = load_providers(settings.providers)
         self.broken = [BrokenModule(found.file, found.message) for found in self.registry.broken]
@@ -102,7 +102,7 @@ class Gateway:
             ],
         )  # fmt: skip
         app = Litestar(
-            route_handlers=[api, catalog.healthz, catalog.readyz],
+            route_handlers=[api, health.healthz, health.readyz],
             dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
             exception_handlers={Exception: respond, 500: respond},
             openapi_config=OpenAPIConfig(title="Tidegate", version="1", render_plugins=[JsonRenderPlugin(path="/")]),
@@ -122,11 +122,12 @@ class Gateway:
 async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let open requests end."""
     gateway.journal.attach(asyncio.get_running_loop())
-    following = asyncio.create_task(gateway.follower.run())
+    tasks = [asyncio.create_task(gateway.follower.run()), asyncio.create_task(gateway.journal.watch())]
     interpreter.tune()
     ready()
     try:
         await serve(gateway.app, gateway.settings.host, gateway.settings.port)
     finally:
-        following.cancel()
+        for task in tasks:
+            task.cancel()
         await asyncio.to_thread(gateway.close)

@@ -23,7 +23,9 @@ TidegateError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
+from typing import Literal
 
 
 class TidegateError(Exception):
@@ -111,9 +113,40 @@ class SchemaMismatch(OperatorError):
     """The database's schema is not the one this version knows."""
 
 
+StoreState = Literal[
+    "unreachable", "stalled", "locked", "conflict", "disk_full", "read_only", "io_error", "corrupt", "too_many_connections", "overloaded"
+]
+
+# What whoever runs Tidegate should know and do, for each state the store can be in.
+STORE_REMEDIES: Mapping[StoreState, str] = {
+    "unreachable": "The database cannot be reached. Is it running, and is TIDEGATE_DATABASE_URL right?",
+    "stalled": "The database does not answer in time: look at its load, its disk, and who holds its locks.",
+    "locked": "Another program holds the lock on the database file; end it, or let it finish.",
+    "conflict": "The database had to give up on a transaction; it is tried again.",
+    "disk_full": "The disk that holds the database is full. Free some space; what was acknowledged is safe.",
+    "read_only": "The database can only be read: a read-only file system, wrong permissions, or a standby server.",
+    "io_error": "The disk that holds the database answers with errors; look at the system's log.",
+    "corrupt": "The database file is damaged. Stop Tidegate, keep the file, and restore a backup: docs/operations.md.",
+    "too_many_connections": "The database server has no connection left: end other clients, or raise max_connections.",
+    "overloaded": "Too much is waiting to be written.",
+}
+
+
 class Unavailable(TidegateError):
     """The store cannot be reached right now; try again."""
+
+    def __init__(self, message: str | None = None, *, state: StoreState = "unreachable") -> None:
+        super().__init__(message)
+        self.state: StoreState = state
+
+    @property
+    def passing(self) -> bool:
+        """Whether trying again at once may help."""
+        return self.state in ("unreachable", "conflict")
 
 
 class Overloaded(Unavailable):
     """Too much is waiting to be written right now; try again."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, state="overloaded")

@@ -35,7 +35,7 @@ async def run_worker(settings: Settings, telemetry: Telemetry, clock: Clock = sy
     schema.check(settings.resolved_database_url)
     registry = _load(settings, telemetry)
     database = open_database(settings.resolved_database_url)
-    journal = Journal(database)
+    journal = Journal(database, telemetry)
     await journal.commit(_publish(registry, clock))
     worker = Worker(
         database=database,

@@ -1,16 +1,14 @@
-"""`/functions`, `/sources`, `/providers` and health: what this gateway has, and how it is."""
+"""`/functions` and `/providers`: what this gateway has."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from litestar import Response, get
 
-from gateway import codec
 from gateway.api import present
 from gateway.api.deps import Deps
-from gateway.errors import NotFound, Unavailable
+from gateway.errors import NotFound
 from gateway.sdk.provider import Provider
 
 
@@ -57,39 +55,3 @@ def _provider(provider: Provider) -> dict[str, Any]:
         "events": sorted(kind.event_name for kind in provider.events),
         "samples": sorted(provider.samples),
     }
-
-
-@get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Whether the process answers."""
-    return {"status": "ok"}
-
-
-@get("/readyz")
-async def readyz(deps: Deps) -> Response[bytes]:
-    """Whether the store answers, what waits in it, and which modules are broken."""
-    now = deps.clock()
-    try:
-        backlog = await asyncio.to_thread(deps.reads.backlog, now)
-    except Unavailable:
-        return Response(
-            codec.dumps({"status": "unavailable", "store": "cannot be reached"}),
-            status_code=503,
-            media_type="application/json",
-            headers={"Retry-After": "1"},
-        )
-    broken = [*deps.broken(), *(found for manifest in deps.live.fanout.apps.values() for found in manifest.broken)]
-    oldest = backlog["oldest_due_at"]
-    return present.json(
-        {
-            "status": "ready",
-            "store": "ok",
-            "backlog": {
-                "due": backlog["due"],
-                "oldest_due_ms": (now - oldest) // 1000 if oldest is not None else None,
-                "held": backlog["held"],
-                "unwritten": deps.journal.queued,
-            },
-            "broken": [{"file": found.file.rpartition("/")[2], "message": found.message} for found in broken],
-        }
-    )

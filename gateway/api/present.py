@@ -18,9 +18,9 @@ from gateway.store.reads import Page
 Record = Mapping[str, Any]
 
 
-def json(value: Any, status: int = 200) -> Response[bytes]:
+def json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Response[bytes]:
     """A JSON response; stored JSON goes through as it is."""
-    return Response(codec.dumps(value), status_code=status, media_type="application/json")
+    return Response(codec.dumps(value), status_code=status, media_type="application/json", headers=dict(headers or {}))
 
 
 def page(found: Page, present: Callable[[Record], Any]) -> Response[bytes]:

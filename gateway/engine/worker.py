@@ -130,8 +130,7 @@ class Worker:
             return
         try:
             found = await self._journal.commit(Claim(self.id, self._function_ids, limit, self._clock()))
-        except Unavailable as error:
-            self._telemetry.emit("worker.store_unavailable", worker=self.id, error=str(error))
+        except Unavailable:
             await self._sleep(POLL_SECONDS)
             return
         for run in found.runs:
@@ -242,7 +241,7 @@ class Worker:
 
     def _heartbeat(self) -> Heartbeat:
         lease = int(self._lease_seconds * SECOND)
-        return Heartbeat(self.id, socket.gethostname(), os.getpid(), self._clock(), lease)
+        return Heartbeat(self.id, "worker", socket.gethostname(), os.getpid(), self._clock(), lease)
 
     def _beat(self) -> None:
         renewed = time.monotonic()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import socket
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from gateway.clock import Clock
+from gateway.clock import SECOND, Clock
 from gateway.core.spec import BrokenModule, Manifest
 from gateway.errors import SettingsError, Unavailable
 from gateway.ids import new_id
@@ -22,9 +25,11 @@ from gateway.store.admin import decode_manifest
 from gateway.store.cipher import Cipher
 from gateway.store.journal import Journal
 from gateway.store.reads import Reads
+from gateway.store.runs import Heartbeat
 from gateway.telemetry import Telemetry
 
 FOLLOW_SECONDS = 0.5
+BEAT_SECONDS = 5.0
 
 Record = Mapping[str, Any]
 
@@ -43,6 +48,7 @@ class Follower:
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
+        self.id = new_id("gtw")
         self._settings = settings
         self._providers = providers
         self._cipher = cipher
@@ -120,14 +126,22 @@ class Follower:
             self._telemetry.emit("source.broken", origin=origin, error=found.message)
 
     async def run(self) -> None:
-        """Follow for as long as the gateway lives, and write down what was used."""
+        """Follow for as long as the gateway lives; show that it does, and write down what was used."""
+        beat_at = 0.0
         while True:
             await asyncio.sleep(FOLLOW_SECONDS)
             with contextlib.suppress(Unavailable):
+                if self._journal.health.trouble is not None or time.monotonic() >= beat_at:
+                    await self._journal.commit(self._heartbeat())
+                    beat_at = time.monotonic() + BEAT_SECONDS
                 await asyncio.to_thread(self.refresh)
                 uses = self.live.uses.take()
                 if uses is not None:
                     await self._journal.commit(uses)
+
+    def _heartbeat(self) -> Heartbeat:
+        lease = round(3 * BEAT_SECONDS) * SECOND
+        return Heartbeat(self.id, "gateway", socket.gethostname(), os.getpid(), self._clock(), lease)
 
 
 def _key(row: Record) -> Key:

@@ -101,7 +101,7 @@ class Receiver:
         try:
             accepted = await self._journal.commit(command)
         except Unavailable as error:
-            self._telemetry.emit("webhook.unavailable", source=source.name, error=str(error))
+            self._telemetry.emit("webhook.unavailable", source=source.name, state=error.state)
             return Answer(503, code="unavailable", retry_after=1)
         outcome = "duplicate" if accepted.duplicate else "accepted"
         self._telemetry.emit(f"webhook.{outcome}", source=source.name, event=accepted.event_id, name=command.event.name)

@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any
 
 import structlog
 
-QUIET = {"run.started", "webhook.accepted", "webhook.duplicate"}
+# Counted, but no line each: an accepted webhook is everyday, and what is refused while the store is away has one line in all.
+QUIET = {"run.started", "webhook.accepted", "webhook.duplicate", "webhook.unavailable"}
+
+# Facts that come in floods, and what makes two of them the same.
+FLOODS = {
+    "webhook.refused": ("source", "reason"),
+    "store.away": ("state",),
+    "store.back": ("state",),
+    "run.lease_lost": (),
+    "api.error": ("path", "error"),
+}
+FLOOD_SECONDS = 10.0
 
 SENTENCES: dict[str, tuple[str, str]] = {
     "webhook.refused": ("warning", "webhook refused"),
     "webhook.accepted": ("debug", "webhook accepted"),
     "webhook.duplicate": ("debug", "webhook seen before"),
-    "webhook.unavailable": ("error", "webhook answered 503: the store is away"),
+    "webhook.unavailable": ("debug", "webhook answered 503"),
     "api.error": ("error", "request failed"),
     "module.broken": ("error", "module left out"),
     "source.broken": ("error", "source left out"),
@@ -24,7 +36,6 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "worker.stopped": ("info", "worker stopped"),
     "worker.blocked": ("warning", "a function blocks the event loop; make it a plain `def`, or await"),
     "worker.abandoned": ("error", "a function blocked the event loop for a lease; worker restarts"),
-    "worker.store_unavailable": ("error", "the store is away"),
     "run.started": ("debug", "run started"),
     "run.ended": ("info", "run"),
     "run.lease_lost": ("warning", "run has another holder; result dropped"),
@@ -53,8 +64,9 @@ def configure() -> None:
     stages = [_run_context, structlog.stdlib.ProcessorFormatter.remove_processors_meta, final]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=stages, foreign_pre_chain=processors))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for noisy in ("httpx", "_granian", "alembic"):
+    for noisy in ("httpx", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # a lost connection is told by the journal
 
 
 def _run_context(_logger: Any, _method: str, event: Any) -> Any:
@@ -66,19 +78,33 @@ def _run_context(_logger: Any, _method: str, event: Any) -> Any:
 
 
 class LogListener:
-    """Writes facts; a run of `store.away` facts is one line, not a thousand."""
+    """Writes facts. Of facts that come in floods, the same one is written once in FLOOD_SECONDS, with how often it came."""
 
     def __init__(self) -> None:
         self._logger = structlog.get_logger()
-        self._last_away = ""
+        self._floods: dict[tuple[Any, ...], tuple[float, int]] = {}
 
     def __call__(self, name: str, facts: dict[str, Any]) -> None:
         level, sentence = SENTENCES[name]
         if name in QUIET or (name == "run.ended" and facts["move"] == "succeed"):
             return
-        if "unavailable" in name:
-            if self._last_away == str(facts.get("error")):
-                return
-            self._last_away = str(facts.get("error"))
-        exception = facts.pop("exception", None)
-        getattr(self._logger, level)(sentence, fact=name, **facts, **({"exc_info": exception} if exception else {}))
+        repeated = self._repeated(name, facts) if name in FLOODS else 0
+        if repeated is None:
+            return
+        more = {"repeated": repeated} if repeated else {}
+        exception = facts.get("exception")
+        if exception is not None:
+            more["exc_info"] = exception
+        shown = {key: value for key, value in facts.items() if key != "exception"}
+        getattr(self._logger, level)(sentence, fact=name, **shown, **more)
+
+    def _repeated(self, name: str, facts: dict[str, Any]) -> int | None:
+        """How often this was kept back since it was last written; None when it is to be kept back too."""
+        key = (name, *(facts.get(part) for part in FLOODS[name]))
+        written, kept_back = self._floods.get(key, (float("-inf"), 0))
+        now = time.monotonic()
+        if now - written < FLOOD_SECONDS:
+            self._floods[key] = (written, kept_back + 1)
+            return None
+        self._floods[key] = (now, 0)
+        return kept_back

@@ -30,7 +30,7 @@ class Publish(Command[None], frozen=True):
                 tx.insert("apps", ("id", "manifest", "published_at"), [row])
         offered = [spec.id for (raw,) in tx.rows("select manifest from apps") for spec in decode_manifest(raw).specs]
         condition, ids = tx.any_of("function_id", offered)
-        tx.rows(f"update queue set held = 0 where held = 1 and {condition}", ids)
+        tx.rows(f"update queue set held = 0 where held > 0 and held = 1 and {condition}", ids)
         tx.rows(f"update queue set held = 1 where held = 0 and worker_id is null and not {condition}", ids)
         return [None] * len(commands)
 

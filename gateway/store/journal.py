@@ -22,9 +22,12 @@ from concurrent.futures import Future
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
+from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from gateway.errors import Overloaded, Unavailable
 from gateway.store.database import Database, Transaction
+from gateway.store.health import Health
+from gateway.telemetry import Telemetry
 
 R = TypeVar("R")
 AnyFuture = Future[Any] | asyncio.Future[Any]
@@ -35,8 +38,8 @@ MAX_GROUP = 256
 MAX_QUEUED = 4096
 GATHER_SECONDS = 0.005
 WAKE_SECONDS = 0.01
-TRIES = 3
-TRY_AGAIN_SECONDS = 0.1
+STALLED_SECONDS = 1.5
+WATCH_SECONDS = 0.25
 
 
 class Command(msgspec.Struct, Generic[R], frozen=True):
@@ -54,15 +57,22 @@ class Command(msgspec.Struct, Generic[R], frozen=True):
         raise NotImplementedError
 
 
+def _may_pass(error: BaseException) -> bool:
+    return isinstance(error, Unavailable) and error.passing
+
+
 class Journal:
     """The one writer of a process. Bounded: when too much is queued, `submit` and `commit` raise Overloaded."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, telemetry: Telemetry | None = None) -> None:
         self._database = database
+        self.health = Health(telemetry or Telemetry())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._gathered: list[Entry] = []
         self._queued: deque[Entry] = deque()
         self._arrived = threading.Condition()
+        self._writing: list[Entry] = []
+        self._writing_since: float | None = None
         self._closing = False
         self._wake_due = threading.Event()
         self._threads = [
@@ -103,6 +113,27 @@ class Journal:
         """Execute brief statements on this loop, which must run until it is detached (None) or the journal closed."""
         self._loop = loop
 
+    async def watch(self) -> None:
+        """For as long as it runs, answer with Unavailable what coroutines of this loop have waited for STALLED_SECONDS.
+
+        What is being written may still be committed: the same command, repeated, then finds itself there.
+        """
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            self._refuse_stalled()
+
+    def _refuse_stalled(self) -> None:
+        since = self._writing_since
+        if since is None or time.monotonic() - since < STALLED_SECONDS:
+            return
+        error = Unavailable("the database has not answered in time", state="stalled")
+        self.health.failed(error)
+        with self._arrived:
+            late = [entry for entry in self._queued if isinstance(entry[1], asyncio.Future)]
+            self._queued = deque(entry for entry in self._queued if not isinstance(entry[1], asyncio.Future))
+        late += [entry for entry in self._writing if isinstance(entry[1], asyncio.Future)]
+        _set_all([(future, None, error) for _, future in late])
+
     def close(self) -> None:
         """Write what is queued, then stop. Not to be called on an attached loop: its statements are still to run there."""
         with self._arrived:
@@ -115,6 +146,9 @@ class Journal:
     def _admit(self) -> None:
         if self._closing or self.queued >= MAX_QUEUED:
             raise Overloaded()
+        refusal = self.health.refusal()
+        if refusal is not None:
+            raise refusal
 
     def _gather(self, loop: asyncio.AbstractEventLoop, seen: int, deadline: float) -> None:
         count = len(self._gathered)
@@ -137,35 +171,35 @@ class Journal:
                 group = [self._queued.popleft() for _ in range(min(len(self._queued), MAX_GROUP))]
             if not group:
                 return
+            self._writing, self._writing_since = group, time.monotonic()
             self._commit(group)
+            self._writing, self._writing_since = [], None
             self._database.after_commit()
 
     def _commit(self, group: list[Entry]) -> None:
         commands = [command for command, _ in group]
         try:
             results = self._execute(commands)
+        except Unavailable as error:
+            self.health.failed(error)
+            _complete([(future, None, error) for _, future in group])
         except Exception as error:
-            if len(group) > 1 and not isinstance(error, Unavailable):
+            if len(group) > 1:
                 for one in group:
                     self._commit([one])
-                return
-            _complete([(future, None, error) for _, future in group])
-            return
-        _complete([(future, result, None) for (_, future), result in zip(group, results, strict=True)])
-        if any(command.wakes for command in commands):
-            self._wake_due.set()
+            else:
+                _complete([(group[0][1], None, error)])
+        else:
+            self.health.worked()
+            _complete([(future, result, None) for (_, future), result in zip(group, results, strict=True)])
+            if any(command.wakes for command in commands):
+                self._wake_due.set()
 
+    @retry(retry=retry_if_exception(_may_pass), stop=stop_after_attempt(3), wait=wait_random_exponential(0.05, 0.3), reraise=True)
     def _execute(self, commands: list[Command[Any]]) -> list[Any]:
         """The results of a committed group. A connection that broke is tried again: commands may be repeated."""
-        for attempt in range(TRIES):
-            try:
-                with self._database.transaction() as tx:
-                    return self._where_it_is_cheap(commands, lambda: _statements(tx, commands))
-            except Unavailable:
-                if attempt == TRIES - 1:
-                    raise
-                time.sleep(TRY_AGAIN_SECONDS * attempt)
-        raise AssertionError
+        with self._database.transaction() as tx:
+            return self._where_it_is_cheap(commands, lambda: _statements(tx, commands))
 
     def _where_it_is_cheap(self, commands: list[Command[Any]], statements: Callable[[], list[Any]]) -> list[Any]:
         loop = self._loop
@@ -222,12 +256,13 @@ def _complete(completions: Sequence[Completion]) -> None:
 
 def _set_all(completions: Sequence[Completion]) -> None:
     for completion in completions:
-        if not completion[0].cancelled():
-            _set(completion)
+        _set(completion)
 
 
 def _set(completion: Completion) -> None:
     future, result, error = completion
+    if future.done():  # its caller has given up, or was told that the store does not answer
+        return
     if error is None:
         future.set_result(result)
     else:

@@ -6,19 +6,22 @@ import contextlib
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, LiteralString, cast
 
 import psycopg
 from psycopg.rows import dict_row
 
-from gateway.errors import Unavailable
+from gateway.errors import StoreState, Unavailable
 from gateway.store.database import Notify, Row
 from gateway.store.tables import METADATA
 
 CHANNEL = "tidegate"
 READERS = 4
 RECONNECT_SECONDS = 1.0
+OUTCOME_TRIES = 20
+OUTCOME_SECONDS = 0.05
 
 
 def _array_types() -> dict[tuple[str, str], str]:
@@ -32,6 +35,13 @@ class PostgresTransaction:
     def __init__(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
         self._connection = connection
         self._pipeline = pipeline
+        self._xid = self._send("select pg_current_xact_id()::text", ())
+        self.backend = connection.info.backend_pid
+        self.xid: str | None = None
+
+    def know_xid(self) -> None:
+        """Learn the transaction's id, which earlier answers have brought along, before it is committed."""
+        self.xid = self._xid.fetchall()[0][0]
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         if rows:
@@ -113,22 +123,22 @@ class Postgres:
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[PostgresTransaction]:
+        made: PostgresTransaction | None = None
         try:
-            if self._writer is None or self._writer.closed:
-                self._writer = self._connect(autocommit=False)
-            connection = self._writer
+            connection = self._writer = self._writer or self._connect(autocommit=False)
             try:
                 # What returns nothing is sent on without waiting for its answer, the commit included.
                 with connection.pipeline() as pipeline:
-                    yield PostgresTransaction(connection, pipeline)
+                    made = PostgresTransaction(connection, pipeline)
+                    yield made
+                    made.know_xid()
                     connection.commit()
-            except BaseException:
+            except BaseException as error:
                 self._abandon(connection)
-                raise
-        except psycopg.IntegrityError:
-            raise
+                if made is None or made.xid is None or not _is_cut(error) or not self._was_committed(made.backend, made.xid):
+                    raise
         except psycopg.Error as error:
-            raise Unavailable(f"PostgreSQL: {str(error).strip()}") from error
+            raise _translated(error) from error
 
     def _abandon(self, connection: psycopg.Connection[Any]) -> None:
         try:
@@ -137,6 +147,21 @@ class Postgres:
             with contextlib.suppress(psycopg.Error):
                 connection.close()
             self._writer = None
+
+    def _was_committed(self, backend: int, xid: str) -> bool:
+        """What became of a transaction whose connection broke while it was committed: asked of the server, not guessed.
+
+        https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT, pg_xact_status
+        """
+        with self._connect(autocommit=True) as connection:
+            # Where the server has not noticed yet that its client is gone, the transaction would hold its locks.
+            connection.execute("select pg_terminate_backend(%s)", [backend])
+            for _ in range(OUTCOME_TRIES):
+                row = connection.execute("select pg_xact_status(%s::xid8)", [xid]).fetchone()
+                if row is None or row[0] != "in progress":
+                    return row is not None and row[0] == "committed"
+                time.sleep(OUTCOME_SECONDS)
+        raise Unavailable("PostgreSQL: a transaction's outcome is not known yet", state="stalled")
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
         with self._readers:
@@ -148,7 +173,7 @@ class Postgres:
             try:
                 return self._read_once(sql, parameters)
             except psycopg.Error as error:
-                raise Unavailable(f"PostgreSQL: {str(error).strip()}") from error
+                raise _translated(error) from error
 
     def _read_once(self, sql: str, parameters: Sequence[Any]) -> list[Mapping[str, Any]]:
         try:
@@ -205,12 +230,47 @@ class Postgres:
         return psycopg.connect(
             self.url,
             autocommit=autocommit,
-            connect_timeout=5,
+            connect_timeout=2,
+            tcp_user_timeout=5000,
             keepalives_idle=5,
             keepalives_interval=2,
             keepalives_count=3,
             application_name="tidegate",
         )
+
+
+# https://www.postgresql.org/docs/current/errcodes-appendix.html, by the longest beginning that fits.
+_STATES: Mapping[str, StoreState] = {
+    "08": "unreachable",
+    "25006": "read_only",
+    "40": "conflict",
+    "53": "overloaded",
+    "53100": "disk_full",
+    "53300": "too_many_connections",
+    "55P03": "locked",
+    "57": "unreachable",
+    "57014": "stalled",
+    "58": "io_error",
+    "XX001": "corrupt",
+    "XX002": "corrupt",
+}
+
+
+def _translated(error: psycopg.Error) -> Exception:
+    """The error as the rest of Tidegate knows it: Unavailable for a store in trouble, itself for anything else."""
+    text = str(error).strip()
+    code = error.sqlstate or ""
+    state: StoreState | None = next((_STATES[code[:n]] for n in (5, 2) if code[:n] in _STATES), None)
+    if state is None and not code and isinstance(error, psycopg.OperationalError):
+        # A connection that is refused comes without a code: only its words tell why.
+        full = any(words in text for words in ("too many clients", "too many connections", "connection slots"))
+        state = "too_many_connections" if full else "unreachable"
+    return error if state is None else Unavailable(f"PostgreSQL: {text}", state=state)
+
+
+def _is_cut(error: BaseException) -> bool:
+    """Whether the connection broke, so that the server may or may not have done what it was asked."""
+    return isinstance(error, psycopg.OperationalError) and (error.sqlstate or "08")[:2] in ("08", "57")
 
 
 def translate(sql: str) -> str:

@@ -167,11 +167,12 @@ class Reads:
 
     def backlog(self, now: int) -> Record:
         """How many runs are due (up to COUNT_CAP), when the oldest was, and how many nobody can run."""
-        due = f"select due_at from queue where held = 0 and due_at <= ? and worker_id is null limit {COUNT_CAP}"
-        held = f"select 1 from queue where held = 1 limit {COUNT_CAP}"
+        due = "from queue where held = 0 and due_at <= ? and worker_id is null"
         return self._database.read(
-            f"select (select count(*) from ({due}) a) as due, (select min(due_at) from ({due}) b) as oldest_due_at,"
-            f" (select count(*) from ({held}) c) as held",
+            f"select (select count(*) from (select 1 as one {due} limit {COUNT_CAP}) a) as due,"
+            f" (select due_at {due} order by due_at limit 1) as oldest_due_at,"
+            f" (select count(*) from (select 1 as one from queue where held > 0 and held = 1 limit {COUNT_CAP}) c) as held,"
+            f" (select count(*) from (select 1 as one from queue where held > 0 and held = 2 limit {COUNT_CAP}) d) as paused",
             [now, now],
         )[0]
 

@@ -15,6 +15,8 @@ from gateway.core.outcome import Failure
 from gateway.store.database import Transaction
 from gateway.store.journal import Command
 
+FORGET = 3600 * SECOND
+
 ATTEMPT_COLUMNS = ("run_id", "fence", "number", "outcome", "worker_id", "started_at", "finished_at", "error")
 WORKER_LOST = Failure(
     "WorkerLost",
@@ -73,14 +75,16 @@ def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
     condition, ids = tx.any_of("function_id", claim.function_ids)
     rows = tx.rows(
         f"with due as materialized (select run_id from queue where held = 0 and due_at <= ? and worker_id is null and {condition}"
-        f" order by due_at, run_id limit ?{tx.skip_locked()})"
+        f" and exists (select 1 from processes where id = ?) order by due_at, run_id limit ?{tx.skip_locked()})"
         " update queue set worker_id = ?, claimed_at = ?, fence = fence + 1, attempt = attempt + 1, reason = null,"
         " first_started_at = coalesce(first_started_at, ?) from due where queue.run_id = due.run_id"
-        " returning queue.run_id, function_id, attempt, max_attempts, fence, first_started_at",
-        [claim.now, *ids, claim.limit, claim.worker_id, claim.now, claim.now],
+        " returning queue.run_id, function_id, attempt, max_attempts, fence, first_started_at, due_at",
+        [claim.now, *ids, claim.worker_id, claim.limit, claim.worker_id, claim.now, claim.now],
     )
     if not rows:
         return []
+    last = max(row[6] for row in rows)
+    tx.rows("update processes set claimed_to = ? where id = ? and claimed_to < ?", [last, claim.worker_id, last])
     condition, ids = tx.any_of("r.id", [row[0] for row in rows])
     events = {
         row[0]: row[1:]
@@ -91,7 +95,7 @@ def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
             ids,
         )
     }
-    return [Claimed(*row, *events[row[0]]) for row in sorted(rows)]
+    return [Claimed(*row[:6], *events[row[0]]) for row in sorted(rows)]
 
 
 class Finish(Command[bool], frozen=True):
@@ -165,9 +169,10 @@ def error_json(error: Failure | None) -> bytes | None:
 
 
 class Heartbeat(Command[dict[str, int]], frozen=True):
-    """Renew a worker's lease; returns the fence of every run the database says it holds."""
+    """Renew a process's lease; returns the fence of every run the database says it holds."""
 
-    worker_id: str
+    process_id: str
+    kind: str
     host: str
     pid: int
     now: Micros
@@ -180,10 +185,14 @@ class Heartbeat(Command[dict[str, int]], frozen=True):
 
 def _heartbeat(tx: Transaction, beat: Heartbeat) -> dict[str, int]:
     now = tx.clock(beat.now)
-    if not tx.update("workers", ("id",), ("lease_until",), [(beat.worker_id, now + beat.lease)]):
-        row = (beat.worker_id, beat.host, beat.pid, now, now + beat.lease)
-        tx.insert("workers", ("id", "host", "pid", "started_at", "lease_until"), [row])
-    rows = tx.rows("select run_id, fence from queue where held = 0 and due_at <= ? and worker_id = ?", [beat.now, beat.worker_id])
+    if not tx.update("processes", ("id",), ("lease_until",), [(beat.process_id, now + beat.lease)]):
+        row = (beat.process_id, beat.kind, beat.host, beat.pid, now, now + beat.lease, 0)
+        tx.insert("processes", ("id", "kind", "host", "pid", "started_at", "lease_until", "claimed_to"), [row])
+        return {}
+    rows = tx.rows(
+        "select run_id, fence from queue where held = 0 and worker_id = ? and due_at <= (select claimed_to from processes where id = ?)",
+        [beat.process_id, beat.process_id],
+    )
     return {row[0]: row[1] for row in rows}
 
 
@@ -204,10 +213,10 @@ def _rescue(tx: Transaction, rescue: Rescue) -> int:
     now = tx.clock(rescue.now)
     lost = tx.rows(
         "select run_id, fence, attempt, max_attempts, worker_id, claimed_at, first_started_at from queue"
-        " where held = 0 and due_at <= ? and worker_id is not null"
-        " and worker_id not in (select id from workers where lease_until >= ?)"
+        " where held = 0 and worker_id in (select id from processes where lease_until < ?)"
+        " and due_at <= (select max(claimed_to) from processes where lease_until < ?)"
         f" order by due_at, run_id limit ?{tx.skip_locked()}",
-        [rescue.now, now, rescue.limit],
+        [now, now, rescue.limit],
     )
     spent = [row for row in lost if row[2] >= row[3]]
     mine = tx.delete("queue", ("run_id", "fence"), [row[:2] for row in spent])
@@ -229,7 +238,8 @@ def _rescue(tx: Transaction, rescue: Rescue) -> int:
     )
     attempts = [(r[0], r[1], r[2], "lease_lost", r[4], r[5], rescue.now, error) for r in lost if r[0] in mine]
     tx.insert("attempts", ATTEMPT_COLUMNS, attempts)
-    tx.rows("delete from workers where lease_until < ?", [now - 3600 * SECOND])
+    if not lost:
+        tx.rows("delete from processes where lease_until < ?", [now - FORGET])
     return len(mine)
 
 
@@ -259,11 +269,11 @@ class GiveBack(Command[bool], frozen=True):
 
 
 class Retire(Command[None], frozen=True):
-    """A worker that stops in good order: its lease ends now."""
+    """A process that stops in good order: its lease ends now."""
 
-    worker_id: str
+    process_id: str
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Retire]) -> list[None]:
-        tx.delete("workers", ("id",), [(command.worker_id,) for command in commands])
+        tx.write("processes", ("id",), ("lease_until",), [(command.process_id, 0) for command in commands])
         return [None] * len(commands)

@@ -11,15 +11,39 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from gateway.errors import Unavailable
+from gateway.errors import StoreState, Unavailable
 from gateway.store.database import Notify, Row
 
-BUSY_MS = 5000
+BUSY_MS = 1000
 COPY_ROWS = 3_000
 LOG_ROWS = 64_000
 LOG_BYTES = 192 << 20
 ROWS = 128
+
+
+# https://www.sqlite.org/rescode.html, primary codes. Any other is a fault of a statement, and not of the store.
+_STATES: Mapping[int, StoreState] = {
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_PROTOCOL: "locked",
+    sqlite3.SQLITE_FULL: "disk_full",
+    sqlite3.SQLITE_READONLY: "read_only",
+    sqlite3.SQLITE_PERM: "read_only",
+    sqlite3.SQLITE_IOERR: "io_error",
+    sqlite3.SQLITE_CORRUPT: "corrupt",
+    sqlite3.SQLITE_NOTADB: "corrupt",
+    sqlite3.SQLITE_CANTOPEN: "unreachable",
+    sqlite3.SQLITE_NOMEM: "overloaded",
+}
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    """The error as the rest of Tidegate knows it: Unavailable for a store in trouble, itself for anything else."""
+    code = getattr(error, "sqlite_errorcode", None)
+    state = _STATES.get(code & 0xFF) if code is not None else None
+    return error if state is None else Unavailable(f"SQLite: {error}", state=state)
 
 
 class SQLiteTransaction:
@@ -97,11 +121,14 @@ class SQLite:
     def __init__(self, url: str) -> None:
         self.url = url
         self.path = Path(url.removeprefix("sqlite:///"))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         self._wake_dir = self.path.parent / "wake"
-        self._wake_dir.mkdir(exist_ok=True)
-        self._turn = os.open(self.path.with_suffix(".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._wake_dir.mkdir(parents=True, exist_ok=True)
+            self._turn = os.open(self.path.with_suffix(".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Unavailable(f"SQLite: {self.path.parent} cannot be written: {error.strerror}", state="read_only") from error
         self._writer: sqlite3.Connection | None = None
+        self._file = (0, 0)
         self._readers = threading.local()
         self._wal = str(self.path) + "-wal"
         self._copying = threading.Thread()
@@ -114,7 +141,7 @@ class SQLite:
     def transaction(self) -> Generator[SQLiteTransaction]:
         try:
             with self._turn_taken():
-                connection = self._writer = self._writer or self._connect()
+                connection = self._writer = self._writer_of_the_file()
                 connection.execute("begin immediate")
                 try:
                     yield SQLiteTransaction(connection, self._texts)
@@ -123,10 +150,22 @@ class SQLite:
                     if connection.in_transaction:
                         connection.execute("rollback")
                     raise
-        except sqlite3.IntegrityError:
-            raise
         except sqlite3.Error as error:
-            raise Unavailable(f"SQLite: {error}") from error
+            raise _translated(error) from error
+
+    def _writer_of_the_file(self) -> sqlite3.Connection:
+        """The writer's connection, to the file that stands there now: an operator may have put back a backup, and what is
+        written to a file that was replaced or removed is lost."""
+        try:
+            file = os.stat(self.path)
+        except OSError as error:
+            raise Unavailable(f"SQLite: {self.path.name} {error.strerror}", state="unreachable") from error
+        if self._writer is None or self._file != (file.st_dev, file.st_ino):
+            if self._writer is not None:
+                self._writer.close()
+            self._writer, self._file = self._connect(), (file.st_dev, file.st_ino)
+            self._begun_at = self._copied_at = 0
+        return self._writer
 
     @contextlib.contextmanager
     def _turn_taken(self) -> Generator[None]:
@@ -149,19 +188,21 @@ class SQLite:
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except sqlite3.Error as error:
-            raise Unavailable(f"SQLite: {error}") from error
+            self._readers.connection = None
+            raise _translated(error) from error
 
     def after_commit(self) -> None:
         """Checkpoint off the commit path: bit by bit beside it, and when the log is long enough, in the writer's turn.
 
         Small bits, because a commit waits for the disk behind them; and little is left for the turn.
         """
-        assert self._writer is not None
+        if self._writer is None:
+            return
         changes = self._writer.total_changes
         if changes - self._copied_at < COPY_ROWS or self._copying.is_alive():
             return
         if changes - self._begun_at > LOG_ROWS or self._log_is_long():
-            self._begin_log_anew()
+            self._begin_log_anew(self._writer)
             return
         self._copied_at = changes
         self._copying = threading.Thread(target=self._copy, name="checkpoint", daemon=True)
@@ -171,16 +212,15 @@ class SQLite:
         with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
             connection.execute("pragma wal_checkpoint(passive)")
 
-    def _begin_log_anew(self) -> None:
+    def _begin_log_anew(self, writer: sqlite3.Connection) -> None:
         """At the start of its file, which is kept: writing over it is faster than making it longer. A reader that still
         needs the log is not waited for; then it may grow some more."""
-        assert self._writer is not None
         busy = 1
         with contextlib.suppress(sqlite3.Error), self._turn_taken():
-            self._writer.execute("pragma busy_timeout = 0")
-            [(busy, _, _)] = self._writer.execute("pragma wal_checkpoint(restart)").fetchall()
-            self._writer.execute(f"pragma busy_timeout = {BUSY_MS}")
-        self._begun_at = self._copied_at = self._writer.total_changes
+            writer.execute("pragma busy_timeout = 0")
+            [(busy, _, _)] = writer.execute("pragma wal_checkpoint(restart)").fetchall()
+            writer.execute(f"pragma busy_timeout = {BUSY_MS}")
+        self._begun_at = self._copied_at = writer.total_changes
         self._longest = self._longest + LOG_BYTES if busy else LOG_BYTES
 
     def _log_is_long(self) -> bool:
@@ -230,7 +270,12 @@ class SQLite:
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=BUSY_MS / 1000, isolation_level=None, check_same_thread=False, cached_statements=1024
+            f"file:{quote(str(self.path))}?mode=rw",
+            uri=True,
+            timeout=BUSY_MS / 1000,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=1024,
         )
         for pragma in (
             "journal_mode = wal",

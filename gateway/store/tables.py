@@ -145,14 +145,15 @@ class RunTable(SQLModel, table=True):
 class QueueTable(SQLModel, table=True):
     """A live run: when it is due, who holds it, and the fence that its holder's writes must carry.
 
-    `held` rows are not claimable for now: nobody offers their function. The index names nothing that a claim changes, so
-    that on PostgreSQL a claim is a HOT update.
+    `held` rows are not claimable for now: 1, nobody offers their function; 2, it is paused. The indexes name nothing that a
+    claim changes, so that on PostgreSQL a claim is a HOT update.
     """
 
     __tablename__ = "queue"
     __table_args__ = (
         CheckConstraint("(worker_id is null) = (claimed_at is null)", name="queue_holder_has_time"),
         Index("queue_due", "due_at", "run_id", **_where("held = 0")),
+        Index("queue_held", "function_id", "run_id", **_where("held > 0")),
     )
     run_id: str = Field(primary_key=True)
     function_id: str
@@ -183,15 +184,84 @@ class AttemptTable(SQLModel, table=True):
     error: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
 
 
-class WorkerTable(SQLModel, table=True):
-    """One worker process and its lease."""
+class ProcessTable(SQLModel, table=True):
+    """One gateway or worker process and its lease. `claimed_to`: no run that it has claimed was due later."""
 
-    __tablename__ = "workers"
+    __tablename__ = "processes"
     id: str = Field(primary_key=True)
     host: str
     pid: int
     started_at: int = Field(sa_type=BigInteger)
     lease_until: int = Field(sa_type=BigInteger)
+    kind: str = Field(default="worker", sa_column_kwargs={"server_default": "worker"})
+    claimed_to: int = Field(sa_type=BigInteger, sa_column_kwargs={"server_default": "9223372036854775807"})
+
+
+class DutyTable(SQLModel, table=True):
+    """Something that one process does for all, and which one it is until when."""
+
+    __tablename__ = "duties"
+    name: str = Field(primary_key=True)
+    holder: str
+    until: int = Field(sa_type=BigInteger)
+
+
+class PauseTable(SQLModel, table=True):
+    """A function whose runs wait until it is resumed."""
+
+    __tablename__ = "pauses"
+    function_id: str = Field(primary_key=True)
+    paused_at: int = Field(sa_type=BigInteger)
+
+
+class RunLogTable(SQLModel, table=True):
+    """One line that a run has logged, in its attempt under `fence`."""
+
+    __tablename__ = "run_logs"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run_id: str = Field(primary_key=True)
+    fence: int = Field(primary_key=True)
+    n: int = Field(primary_key=True)
+    attempt: int
+    at: int = Field(sa_type=BigInteger)
+    level: str
+    message: str
+
+
+class StatTable(SQLModel, table=True):
+    """How many webhooks of a source, or runs of a function, ended how within a minute since the epoch, and how long they took.
+
+    Minute 0 holds the total of all time. `b0` to `b7`: how many took at most 5, 25, 100 or 500 ms, 1, 5, 30 or 120 s.
+    """
+
+    __tablename__ = "stats"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    minute: int = Field(sa_column=Column(BigInteger, primary_key=True))
+    kind: str = Field(primary_key=True)
+    subject: str = Field(primary_key=True)
+    outcome: str = Field(primary_key=True)
+    count: int = Field(sa_type=BigInteger)
+    total_us: int = Field(sa_type=BigInteger)
+    b0: int = Field(sa_type=BigInteger)
+    b1: int = Field(sa_type=BigInteger)
+    b2: int = Field(sa_type=BigInteger)
+    b3: int = Field(sa_type=BigInteger)
+    b4: int = Field(sa_type=BigInteger)
+    b5: int = Field(sa_type=BigInteger)
+    b6: int = Field(sa_type=BigInteger)
+    b7: int = Field(sa_type=BigInteger)
+
+
+class AnswerTable(SQLModel, table=True):
+    """What a POST with an `Idempotency-Key` was answered; without a status it is still being served."""
+
+    __tablename__ = "answers"
+    key_hash: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    fingerprint: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    created_at: int = Field(sa_type=BigInteger)
+    status: int | None = None
+    content_type: str | None = None
+    body: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
 
 
 class ApiKeyTable(SQLModel, table=True):

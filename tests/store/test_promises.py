@@ -39,7 +39,7 @@ def claim(store, worker: str = "w1", now: int = NOW, limit: int = 10) -> list[Cl
 
 
 def beat(store, worker: str = "w1", lease: int = LEASE) -> dict[str, int]:
-    return store.do(Heartbeat(worker, "host", 1, NOW, lease))
+    return store.do(Heartbeat(worker, "worker", "host", 1, NOW, lease))
 
 
 def test_g2_the_same_key_is_the_same_event_and_the_answer_has_the_first_id(store):

@@ -1,0 +1,48 @@
+"""Whether the store does its work, as the writer sees it: said once, and not a thousand times."""
+
+from __future__ import annotations
+
+import time
+
+from gateway.errors import STORE_REMEDIES, Unavailable
+from gateway.telemetry import Telemetry
+
+PROBE_SECONDS = 0.5
+
+
+class Health:
+    """The trouble a store is in, if any. While it lasts, callers are refused at once, but for one now and then."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._since = 0.0
+        self._probe_at = 0.0
+        self.trouble: Unavailable | None = None
+
+    def failed(self, error: Unavailable) -> None:
+        """A transaction failed with this."""
+        if error.state in ("conflict", "overloaded"):
+            return
+        if self.trouble is None:
+            self._since = time.monotonic()
+        if self.trouble is None or self.trouble.state != error.state:
+            self._telemetry.emit("store.away", state=error.state, error=str(error), remedy=STORE_REMEDIES[error.state])
+        self.trouble = error
+        self._probe_at = time.monotonic() + PROBE_SECONDS
+
+    def worked(self) -> None:
+        """A transaction was committed."""
+        if self.trouble is not None:
+            seconds = round(time.monotonic() - self._since, 1)
+            self._telemetry.emit("store.back", state=self.trouble.state, seconds=seconds)
+            self.trouble = None
+
+    def refusal(self) -> Unavailable | None:
+        """Why a command is not even tried; None when all is well, and every PROBE_SECONDS to see whether it is again."""
+        if self.trouble is None:
+            return None
+        now = time.monotonic()
+        if now < self._probe_at:
+            return Unavailable(str(self.trouble), state=self.trouble.state)
+        self._probe_at = now + PROBE_SECONDS
+        return None
