@@ -7,13 +7,13 @@ from collections.abc import Callable
 
 from litestar import Litestar, Router
 from litestar.di import Provide
-from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.types import ASGIApp
 
 from gateway import interpreter
-from gateway.api import catalog, events, health, keys, requests, runs, sources
+from gateway.api import catalog, describe, events, functions, health, keys, metrics, requests, runs, sources
+from gateway.api.conventions import Allowance, with_request_id
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
+from gateway.api.idempotency import idempotent
 from gateway.api.inbound import front_door
 from gateway.api.problems import respond
 from gateway.api.server import serve
@@ -22,6 +22,8 @@ from gateway.core.spec import BrokenModule
 from gateway.ids import new_api_key
 from gateway.ingest.follow import Follower
 from gateway.ingest.receive import Receiver
+from gateway.ingest.reprocess import Reprocessor
+from gateway.observe.meter import Meter
 from gateway.registry import Registry, load_providers
 from gateway.settings import Settings
 from gateway.store import schema
@@ -36,10 +38,11 @@ from gateway.telemetry import Telemetry
 class Gateway:
     """A gateway process: receives webhooks and serves the API."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry, clock: Clock = system_clock) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry, meter: Meter, clock: Clock = system_clock) -> None:
         schema.check(settings.resolved_database_url)
         self.settings = settings
         self.telemetry = telemetry
+        self.meter = meter
         self.clock = clock
         self.cipher = load_cipher(settings.master_key, settings.data_dir)
         self.database: Database = open_database(settings.resolved_database_url)
@@ -81,37 +84,51 @@ class Gateway:
             refresh=lambda: asyncio.to_thread(self.follower.refresh),
             live=self.live,
             receiver=receiver,
+            reprocessor=Reprocessor(journal=self.journal, live=self.live, receiver=receiver),
             providers=self.registry.providers,
             broken=lambda: [*self.broken, *self.follower.broken],
             keys=tuple(hash_key(key) for key in own_keys),
             clock=self.clock,
             telemetry=self.telemetry,
         )
+        return front_door(receiver, self._api(deps), self.telemetry, self.settings.max_body_bytes)
+
+    def _api(self, deps: Deps) -> ASGIApp:
         api = Router(
             "/api/v1",
             guards=[require_key],
             before_request=refuse_unknown_parameters,
             route_handlers=[
                 events.list_events, events.count_events, events.get_event, events.list_deliveries, events.send_events,
-                events.replay_event, requests.list_requests, requests.get_request, requests.get_raw, runs.list_runs,
-                runs.get_run, runs.list_attempts, runs.cancel_run, runs.retry_run, catalog.list_functions,
-                catalog.get_function, catalog.list_providers, catalog.get_provider, sources.list_sources,
-                sources.create_source, sources.get_source, sources.change_source, sources.delete_source,
-                sources.enable_source, sources.disable_source, sources.add_secret, sources.change_secret,
-                sources.remove_secret, sources.try_source, keys.list_keys, keys.create_key, keys.revoke_key,
+                events.replay_event, requests.list_requests, requests.count_requests, requests.get_request,
+                requests.get_raw, requests.reprocess_request, requests.reprocess_requests, requests.discard_request,
+                runs.list_runs, runs.count_runs, runs.get_run, runs.list_attempts, runs.list_logs, runs.cancel_run,
+                runs.retry_run, runs.list_all_deliveries, runs.count_deliveries, functions.list_functions,
+                functions.get_function, functions.pause_function, functions.resume_function, functions.invoke_function,
+                catalog.list_event_types, catalog.get_event_type, catalog.list_providers, catalog.get_provider,
+                sources.list_sources, sources.create_source, sources.get_source, sources.change_source,
+                sources.delete_source, sources.enable_source, sources.disable_source, sources.add_secret,
+                sources.change_secret, sources.remove_secret, sources.try_source, keys.list_keys, keys.create_key,
+                keys.revoke_key,
             ],
         )  # fmt: skip
         app = Litestar(
-            route_handlers=[api, health.healthz, health.readyz],
+            route_handlers=[api, health.healthz, health.readyz, metrics.metrics],
             dependencies={"deps": Provide(lambda: deps, sync_to_thread=False)},
             exception_handlers={Exception: respond, 500: respond},
-            openapi_config=OpenAPIConfig(title="Tidegate", version="1", render_plugins=[JsonRenderPlugin(path="/")]),
+            openapi_config=describe.config(),
+            request_max_body_size=self.settings.max_body_bytes,
             logging_config=None,
             signature_types=[Deps],
         )
         app.state.deps = deps
         app.state.telemetry = self.telemetry
-        return front_door(receiver, app, self.telemetry, self.settings.max_body_bytes)
+
+        def is_known(key: bytes) -> bool:
+            return key in deps.keys or key in deps.live.keys or deps.settings.open_api
+
+        with_answers = idempotent(app, self.journal, self.clock, is_known, self.settings.max_body_bytes)
+        return with_request_id(Allowance(self.settings.api_calls_per_minute, self.clock).limit(with_answers))
 
     def close(self) -> None:
         """Write what is queued and close the store."""
@@ -122,7 +139,8 @@ class Gateway:
 async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let open requests end."""
     gateway.journal.attach(asyncio.get_running_loop())
-    tasks = [asyncio.create_task(gateway.follower.run()), asyncio.create_task(gateway.journal.watch())]
+    journal = gateway.journal
+    tasks = [asyncio.create_task(task) for task in (gateway.follower.run(), journal.watch(), gateway.meter.run(journal))]
     interpreter.tune()
     ready()
     try:
@@ -130,4 +148,5 @@ async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
         await asyncio.to_thread(gateway.close)

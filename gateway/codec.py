@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import msgspec
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 
 from gateway.errors import DeclarationError, PayloadMismatch
@@ -118,6 +118,14 @@ def decode_as(kind: type[T] | Any, raw: bytes) -> T:
         raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {first['msg']} - at `{path}`") from None
     except msgspec.DecodeError:
         return _decode_plain(kind, raw)
+
+
+def schema(kind: Any) -> dict[str, Any]:
+    """The JSON Schema of a type as `decode_as` takes it; empty where there is none to be had."""
+    try:
+        return TypeAdapter(kind).json_schema() if _is_pydantic(kind) else msgspec.json.schema(kind)
+    except (TypeError, ValueError, PydanticUserError):
+        return {}
 
 
 def _decode_plain(kind: Any, raw: bytes) -> Any:

@@ -46,6 +46,7 @@ class Settings:
     max_body_bytes: int = 26_214_400
     lease_seconds: float = 15.0
     shutdown_seconds: float = 20.0
+    api_calls_per_minute: int = 60_000
     quarantine_bytes: int = 52_428_800
     quarantine_per_minute: int = 600
     sources: tuple[SourceSettings, ...] = ()
@@ -128,6 +129,7 @@ def _check(settings: Settings) -> None:
         "max_body_bytes": (1, 1 << 30),
         "lease_seconds": (0.2, 3600),
         "shutdown_seconds": (0, 3600),
+        "api_calls_per_minute": (1, 100_000_000),
         "quarantine_bytes": (0, 1 << 40),
         "quarantine_per_minute": (0, 1_000_000),
     }

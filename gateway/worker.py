@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Iterator
 
-from gateway import interpreter
+import msgspec
+
+from gateway import codec, interpreter
 from gateway.clock import Clock, system_clock
-from gateway.core.spec import BrokenModule, Manifest
+from gateway.core.spec import BrokenModule, EventSpec, Manifest
 from gateway.engine.local import LocalInvoker
 from gateway.engine.worker import Worker
+from gateway.observe.meter import Meter
 from gateway.registry import Registry, load_functions
 from gateway.settings import Settings
 from gateway.store import schema
@@ -30,7 +34,7 @@ def publish(settings: Settings, telemetry: Telemetry) -> None:
     database.close()
 
 
-async def run_worker(settings: Settings, telemetry: Telemetry, clock: Clock = system_clock) -> None:
+async def run_worker(settings: Settings, telemetry: Telemetry, meter: Meter, clock: Clock = system_clock) -> None:
     """Publish the functions found and run what is due, until SIGTERM or SIGINT."""
     schema.check(settings.resolved_database_url)
     registry = _load(settings, telemetry)
@@ -52,9 +56,12 @@ async def run_worker(settings: Settings, telemetry: Telemetry, clock: Clock = sy
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     interpreter.tune()
+    metering = asyncio.create_task(meter.run(journal))
     try:
         await worker.run()
     finally:
+        metering.cancel()
+        await asyncio.wait([metering])
         await asyncio.to_thread(journal.close)
         database.close()
 
@@ -70,5 +77,13 @@ def _publish(registry: Registry, clock: Clock) -> Publish:
     manifest = Manifest(
         specs=tuple(function.spec for function in registry.functions.values()),
         broken=tuple(BrokenModule(found.file, found.message) for found in registry.broken),
+        events=tuple(_event_specs(registry)),
     )
     return Publish(APP, manifest, clock())
+
+
+def _event_specs(registry: Registry) -> Iterator[EventSpec]:
+    """The event classes that functions listen to: whoever asks the API learns what they look like."""
+    kinds = {kind.event_name: kind for function in registry.functions.values() for kind in function.event_types}
+    for name, kind in sorted(kinds.items()):
+        yield EventSpec(name=name, schema=msgspec.Raw(codec.dumps(kind.data_schema())))

@@ -1,57 +1,87 @@
-"""`/functions` and `/providers`: what this gateway has."""
+"""`/providers` and `/event-types`: what can come, and what it looks like."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
 
+import msgspec
 from litestar import Response, get
 
-from gateway.api import present
+from gateway import codec
+from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps
+from gateway.api.filters import filters
+from gateway.core.match import Matcher
 from gateway.errors import NotFound
 from gateway.sdk.provider import Provider
 
 
-@get("/functions")
-async def list_functions(deps: Deps) -> Response[bytes]:
-    """Every function that somebody offers, as this gateway knows them: what is listed here gets the next event."""
-    apps = deps.live.fanout.apps
-    return present.json({"data": [present.function(app, spec) for app, manifest in apps.items() for spec in manifest.specs]})
-
-
-@get("/functions/{function_id:str}")
-async def get_function(deps: Deps, function_id: str) -> Response[bytes]:
-    """One function."""
-    for app, manifest in deps.live.fanout.apps.items():
-        for spec in manifest.specs:
-            if spec.id == function_id:
-                return present.json(present.function(app, spec))
-    raise NotFound(f"There is no function {function_id!r}.")
-
-
-@get("/providers")
+@get("/providers", tags=["sources"], responses=describe.answers(schemas.ProviderList))
 async def list_providers(deps: Deps) -> Response[bytes]:
     """The providers that were found."""
-    return present.json({"data": [_provider(provider) for provider in deps.providers.values()]})
+    return present.json(schemas.ProviderList([present.provider(provider) for provider in deps.providers.values()]))
 
 
-@get("/providers/{name:str}")
+@get("/providers/{name:str}", tags=["sources"], responses=describe.answers(schemas.Provider, 404))
 async def get_provider(deps: Deps, name: str) -> Response[bytes]:
     """One provider: how it signs, where type and id are, its samples."""
     if name not in deps.providers:
         raise NotFound(f"There is no provider {name!r}.")
-    return present.json(_provider(deps.providers[name]))
+    return present.json(present.provider(deps.providers[name]))
 
 
-def _provider(provider: Provider) -> dict[str, Any]:
-    return {
-        "name": provider.name,
-        "title": provider.title or provider.name,
-        "docs": provider.docs,
-        "setup": provider.setup,
-        "scheme": str(provider.scheme),
-        "type_at": provider.type_header or provider.type_at,
-        "id_at": provider.id_at,
-        "events": sorted(kind.event_name for kind in provider.events),
-        "samples": sorted(provider.samples),
-    }
+@get("/event-types", tags=["events"], responses=describe.answers(schemas.EventTypeList))
+async def list_event_types(deps: Deps) -> Response[bytes]:
+    """Every event name that a provider or a function declares, or that has arrived."""
+    arrived = await asyncio.to_thread(deps.reads.event_names)
+    matcher = _matcher(deps)
+    return present.json(schemas.EventTypeList([_event_type(deps, matcher, name) for name in sorted({*_declared(deps), *arrived})]))
+
+
+@get("/event-types/{name:path}", tags=["events"], responses=describe.answers(schemas.EventType, 404))
+async def get_event_type(deps: Deps, name: str) -> Response[bytes]:
+    """One event name: the JSON Schema of its data, a sample, who listens, and how many are stored."""
+    name = name.removeprefix("/")
+    count, capped = await asyncio.to_thread(deps.reads.count, "events", filters(1, None, {"e.name": [name.replace("*", "")]}))
+    if name not in _declared(deps) and not count:
+        raise NotFound(f"There is no event type {name!r}.")
+    shown = _event_type(deps, _matcher(deps), name)
+    return present.json(msgspec.structs.replace(shown, schema=_schema(deps, name), sample=_sample(deps, name), count=count, capped=capped))
+
+
+def _matcher(deps: Deps) -> Matcher:
+    return Matcher(msgspec.structs.replace(spec, if_=None) for spec in deps.live.fanout.specs.values())
+
+
+def _event_type(deps: Deps, matcher: Matcher, name: str) -> schemas.EventType:
+    listens = [match.function_id for match in matcher.match(name, dict)]
+    provider = name.partition("/")[0]
+    return schemas.EventType(name, provider if provider in deps.providers else None, listens)
+
+
+def _declared(deps: Deps) -> set[str]:
+    by_functions = {event.name for manifest in deps.live.fanout.apps.values() for event in manifest.events}
+    by_providers = {kind.event_name for provider in deps.providers.values() for kind in provider.events}
+    samples = {f"{provider.name}/{type_}" for provider in deps.providers.values() for type_ in provider.samples}
+    return by_functions | by_providers | samples
+
+
+def _schema(deps: Deps, name: str) -> object:
+    for provider in deps.providers.values():
+        for kind in provider.events:
+            if kind.event_name == name:
+                return kind.data_schema()
+    found = [event.schema for manifest in deps.live.fanout.apps.values() for event in manifest.events if event.name == name]
+    return found[0] if found else None
+
+
+def _sample(deps: Deps, name: str) -> object:
+    provider, _, type_ = name.partition("/")
+    return _body(deps.providers[provider], type_) if provider in deps.providers else None
+
+
+def _body(provider: Provider, type_: str) -> object:
+    if type_ not in provider.samples:
+        return None
+    body = provider.sample(type_).body
+    return present.stored(body) if codec.is_json(body) else None

@@ -16,12 +16,15 @@ from gateway.clock import Clock
 from gateway.core.spec import BrokenModule
 from gateway.errors import Forbidden, InvalidRequest, Unauthorized
 from gateway.ingest.receive import Live, Receiver
+from gateway.ingest.reprocess import Reprocessor
 from gateway.sdk.provider import Provider
 from gateway.settings import Settings
 from gateway.store.cipher import Cipher
 from gateway.store.journal import Journal
 from gateway.store.reads import Reads
 from gateway.telemetry import Telemetry
+
+Connection = ASGIConnection[Any, Any, Any, Any]
 
 LOOPBACK = {"127.0.0.1", "localhost", "[::1]"}
 SCOPES = ("read", "payload:read", "send", "replay", "admin")
@@ -38,6 +41,7 @@ class Deps:
     refresh: Callable[[], Awaitable[None]]
     live: Live
     receiver: Receiver
+    reprocessor: Reprocessor
     providers: dict[str, Provider]
     broken: Callable[[], list[BrokenModule]]
     keys: tuple[bytes, ...]
@@ -50,16 +54,20 @@ def hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
-def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
-    """Litestar guard: the call's key must have the scope in the handler's `opt`, or `admin`."""
+def require_key(connection: Connection, handler: BaseRouteHandler) -> None:
+    """Litestar guard: the call's key must have the scope in the handler's `opt` (`read` if it names none), or `admin`."""
+    authorise(connection, handler.opt.get("scope", "read"))
+
+
+def authorise(connection: Connection, scope: str) -> None:
+    """Raises Unauthorized or Forbidden unless the call's key may do what `scope` names."""
     deps: Deps = connection.app.state.deps
     if deps.settings.open_api:
         _require_loopback(connection)
         return
-    scheme, _, key = connection.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not key:
+    hashed = key_of(connection.headers.get("authorization", ""))
+    if hashed is None:
         raise Unauthorized()
-    hashed = hash_key(key.strip())
     if any([hmac.compare_digest(hashed, known) for known in deps.keys]):
         return
     now = deps.clock()
@@ -69,12 +77,26 @@ def require_key(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRou
     if found.expires_at is not None and found.expires_at <= now:
         raise Unauthorized("This API key has expired; make another with: tidegate keys add NAME")
     deps.live.uses.keys[found.id] = now
-    needed = handler.opt.get("scope", "read")
-    if not {needed, "admin"} & found.scopes:
-        raise Forbidden(f"This call needs an API key with the scope `{needed}`; this one has: {', '.join(sorted(found.scopes))}.")
+    if not {scope, "admin"} & found.scopes:
+        raise Forbidden(f"This call needs an API key with the scope `{scope}`; this one has: {', '.join(sorted(found.scopes))}.")
 
 
-def _require_loopback(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+def may(connection: Connection, scope: str) -> bool:
+    """Whether the call's key may do what `scope` names."""
+    try:
+        authorise(connection, scope)
+    except (Unauthorized, Forbidden):
+        return False
+    return True
+
+
+def key_of(authorization: str) -> bytes | None:
+    """The hash of the key in an `Authorization` header; None where there is none."""
+    scheme, _, key = authorization.partition(" ")
+    return hash_key(key.strip()) if scheme.lower() == "bearer" and key.strip() else None
+
+
+def _require_loopback(connection: Connection) -> None:
     """Without keys, only this machine's own programs may call: no page of a browser that was led here by a name or a form."""
     host = connection.headers.get("host", "").rpartition(":")[0] or connection.headers.get("host", "")
     if host not in LOOPBACK or connection.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
@@ -83,20 +105,13 @@ def _require_loopback(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
 
 async def refuse_unknown_parameters(request: Request[Any, Any, Any]) -> None:
     """Litestar before-request hook: a misspelled filter must not be ignored."""
-    known = {parameter.alias for parameter in _query_parameters(request)}
+    known = _query_parameters(request)
     for name in request.query_params:
         if name not in known:
             choices = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
             raise InvalidRequest(f"There is no parameter {name!r} here; {choices}.", code="unknown_parameter")
 
 
-@dataclass(frozen=True, slots=True)
-class _Parameter:
-    alias: str
-
-
-def _query_parameters(request: Request[Any, Any, Any]) -> list[_Parameter]:
-    handler = request.route_handler
-    names = handler.parsed_fn_signature.parameters
-    path = set(request.path_params)
-    return [_Parameter(name.rstrip("_")) for name in names if name not in path and name not in ("deps", "request", "data")]
+def _query_parameters(request: Request[Any, Any, Any]) -> set[str]:
+    names = request.route_handler.parsed_fn_signature.parameters
+    return {name for name in names if name not in request.path_params and name not in ("deps", "request", "data")}

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import datetime
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from litestar import Request, Response, get, post
+from litestar.params import Parameter
 
 from gateway import codec
-from gateway.api import present
-from gateway.api.deps import Deps
-from gateway.api.filters import Cursor, Limit, Many, filters
-from gateway.clock import from_datetime
+from gateway.api import describe, present, schemas
+from gateway.api.deps import Deps, authorise, may
+from gateway.api.filters import Cursor, Limit, Many, Query, Since, Until, between, filters, instant
+from gateway.api.patterns import EVENT_NAME, RFC_3339
 from gateway.errors import InvalidRequest
 from gateway.ids import new_id
+from gateway.ingest.receive import traceparent
 from gateway.store.admin import Replay
 from gateway.store.inbox import Accept, Accepted, AcceptMany, EventRecord
 
 MAX_BATCH = 5000
 SOURCE = "api"
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.:-]+)+")
+_NAME = re.compile(EVENT_NAME.removesuffix("$"))
+
+Call = Request[Any, Any, Any]
 
 
 class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
@@ -32,74 +35,140 @@ class NewEvent(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     data: msgspec.Raw = msgspec.Raw(b"{}")
     id: str | None = None
-    occurred_at: datetime | None = None
+    occurred_at: str | None = None
 
 
 _one = msgspec.json.Decoder(NewEvent)
 _many = msgspec.json.Decoder(list[NewEvent])
 
+_NEW_EVENT: dict[str, Any] = {
+    "type": "object",
+    "title": "NewEvent",
+    "required": ["name"],
+    "additionalProperties": False,
+    "properties": {
+        "name": {"type": "string", "pattern": EVENT_NAME, "maxLength": 200, "examples": ["user/created"]},
+        "data": {"description": "Any JSON; kept byte for byte."},
+        "id": {"type": ["string", "null"], "minLength": 1, "maxLength": 255, "description": "Sent again, it is the same event."},
+        "occurred_at": {"type": ["string", "null"], "pattern": RFC_3339},
+    },
+}
+_EXAMPLE = {"name": "user/created", "data": {"id": 7}, "id": "user-7"}
+SendEvents = describe.body({"oneOf": [_NEW_EVENT, {"type": "array", "minItems": 1, "maxItems": MAX_BATCH, "items": _NEW_EVENT}]}, _EXAMPLE)
+ReplayEvent = describe.body(
+    {"type": "object", "additionalProperties": False, "properties": {"functions": {"type": "array", "items": {"type": "string"}}}},
+    {"functions": ["fulfil-order"]},
+    required=False,
+)
 
-@get("/events")
+
+def _query(limit: int, cursor: str | None, given: dict[str, Any]) -> Query:
+    names = [*cast(list[str], given["name"] or []), *cast(list[str], given["event"] or [])]
+    columns = {"e.name": names, "e.source": given["source"], "e.key": given["key"]}
+    return between(filters(limit, cursor, columns), "e.id", "evt", given["since"], given["until"])
+
+
+@get("/events", tags=["events"], responses=describe.answers(schemas.EventPage, example=None))
 async def list_events(
-    deps: Deps, limit: Limit = 50, cursor: Cursor = None, name: Many = None, event: Many = None, source: Many = None
+    deps: Deps,
+    request: Call,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    name: Many = None,
+    event: Many = None,
+    source: Many = None,
+    key: Many = None,
+    since: Since = None,
+    until: Until = None,
+    include: Annotated[list[Literal["payload"]] | None, Parameter(description="Show the data too.")] = None,
 ) -> Response[bytes]:
-    """Events, newest first."""
-    query = filters(limit, cursor, {"e.name": [*(name or []), *(event or [])], "e.source": source})
-    return present.page(await asyncio.to_thread(deps.reads.events, query), present.event)
+    """Events, newest first. `include=payload` shows their data too."""
+    given = {"name": name, "event": event, "source": source, "key": key, "since": since, "until": until}
+    query, with_payload = _query(limit, cursor, given), bool(include)
+    if with_payload:
+        authorise(request, "payload:read")
+    found = await asyncio.to_thread(deps.reads.events, query)
+    shown_ids = [row["id"] for row in found.rows] if with_payload else []
+    data = await asyncio.to_thread(deps.reads.event_data, shown_ids)
+
+    def shown(row: present.Record) -> schemas.Event:
+        event = present.event(row)
+        if with_payload:
+            event.data = _payload(data.get(row["id"]))
+        return event
+
+    return present.page(found, schemas.EventPage, shown)
 
 
-@get("/events/count")
-async def count_events(deps: Deps, name: Many = None, event: Many = None, source: Many = None) -> Response[bytes]:
+@get("/events/count", tags=["events"], responses=describe.answers(schemas.Count))
+async def count_events(
+    deps: Deps,
+    name: Many = None,
+    event: Many = None,
+    source: Many = None,
+    key: Many = None,
+    since: Since = None,
+    until: Until = None,
+) -> Response[bytes]:
     """How many events there are, up to 10,000."""
-    query = filters(1, None, {"e.name": [*(name or []), *(event or [])], "e.source": source})
+    query = _query(1, None, {"name": name, "event": event, "source": source, "key": key, "since": since, "until": until})
     count, capped = await asyncio.to_thread(deps.reads.count, "events", query)
-    return present.json({"count": count, "capped": capped})
+    return present.json(schemas.Count(count, capped))
 
 
-@get("/events/{event_id:str}")
-async def get_event(deps: Deps, event_id: str) -> Response[bytes]:
-    """One event with its data, byte for byte as it arrived."""
-    row = await asyncio.to_thread(deps.reads.event, event_id)
-    try:
-        data = await asyncio.to_thread(deps.reads.event_data, event_id)
-    except ValueError:
-        data = None
-    shown = present.stored(data) if data is not None and codec.is_json(data) else None
-    return present.json({**present.event(row), "data": shown})
+@get("/events/{event_id:str}", tags=["events"], responses=describe.answers(schemas.Event, 404))
+async def get_event(deps: Deps, request: Call, event_id: str) -> Response[bytes]:
+    """One event; for a key with `payload:read` with its data, byte for byte as it arrived."""
+    event = present.event(await asyncio.to_thread(deps.reads.event, event_id))
+    if may(request, "payload:read"):
+        event.data = _payload((await asyncio.to_thread(deps.reads.event_data, [event_id])).get(event_id))
+    return present.json(event)
 
 
-@get("/events/{event_id:str}/deliveries")
+@get("/events/{event_id:str}/deliveries", tags=["events"], responses=describe.answers(schemas.DeliveryList, 404))
 async def list_deliveries(deps: Deps, event_id: str) -> Response[bytes]:
     """What became of an event, for each function that it matched."""
     await asyncio.to_thread(deps.reads.event, event_id)
     rows = await asyncio.to_thread(deps.reads.deliveries, event_id)
-    return present.json({"data": [present.delivery(event_id, row) for row in rows]})
+    return present.json(schemas.DeliveryList([present.delivery(row) for row in rows]))
 
 
-@post("/events", opt={"scope": "send"}, status_code=200)
-async def send_events(deps: Deps, request: Request[Any, Any, Any]) -> Response[bytes]:
+@post(
+    "/events",
+    tags=["events"],
+    opt={"scope": "send"},
+    status_code=200,
+    operation_class=SendEvents,
+    responses=describe.answers(schemas.Sent | schemas.SentMany, 409, 413, 422, text="In the order they were sent."),
+)
+async def send_events(deps: Deps, request: Call) -> Response[bytes]:
     """Send one event, or an array of up to 5,000, all or nothing."""
     body = await request.body()
     many = body.lstrip()[:1] == b"["
-    events = _decode(body, many)
-    now = deps.clock()
-    accepts = tuple(_accept(deps, event, index, now) for index, event in enumerate(events))
+    events, now, trace = _decode(body, many), deps.clock(), traceparent(request.headers.get("traceparent"))
+    accepts = tuple(_accept(deps, event, f"/{index}" if many else "", now, trace) for index, event in enumerate(events))
     if not many:
         return present.json(_accepted(await deps.journal.commit(accepts[0])))
     results = await deps.journal.commit(AcceptMany(accepts))
-    return present.json({"data": [_accepted(result) for result in results]})
+    return present.json(schemas.SentMany([_accepted(result) for result in results]))
 
 
-@post("/events/{event_id:str}/replay", opt={"scope": "replay"}, status_code=200)
-async def replay_event(deps: Deps, event_id: str, request: Request[Any, Any, Any]) -> Response[bytes]:
+@post(
+    "/events/{event_id:str}/replay",
+    tags=["events"],
+    opt={"scope": "replay"},
+    status_code=200,
+    operation_class=ReplayEvent,
+    responses=describe.answers(schemas.Replayed, 404, 409, 413, 422),
+)
+async def replay_event(deps: Deps, event_id: str, request: Call) -> Response[bytes]:
     """New runs of a stored event: of the functions that match it now, or of those named in `functions`."""
     row = await asyncio.to_thread(deps.reads.event, event_id)
     chosen = _functions(await request.body())
     fanout = deps.live.fanout
     if chosen is None:
-        record = _record(row)
-        data = await asyncio.to_thread(deps.reads.event_data, event_id)
-        deliveries = fanout.deliveries(record, data)
+        data = (await asyncio.to_thread(deps.reads.event_data, [event_id])).get(event_id, b"null")
+        deliveries = fanout.deliveries(_record(row), data)
     else:
         unknown = [id_ for id_ in chosen if id_ not in fanout.specs]
         if unknown:
@@ -107,7 +176,11 @@ async def replay_event(deps: Deps, event_id: str, request: Request[Any, Any, Any
         deliveries = fanout.chosen(list(dict.fromkeys(chosen)))
     replay_id = new_id("rpl")
     await deps.journal.commit(Replay(event_id, replay_id, deliveries, deps.clock()))
-    return present.json({"replay_id": replay_id, "runs": [d.run_id for d in deliveries if d.run_id]})
+    return present.json(schemas.Replayed(replay_id, [d.run_id for d in deliveries if d.run_id]))
+
+
+def _payload(data: bytes | None) -> Any:
+    return present.stored(data) if data is not None and codec.is_json(data) else None
 
 
 def _record(row: present.Record) -> EventRecord:
@@ -155,29 +228,30 @@ def _exact(body: bytes, many: bool) -> list[NewEvent]:
         return [msgspec.structs.replace(event, data=msgspec.Raw(raw)) for event, raw in zip(events, raws, strict=True)]
 
 
-def _accept(deps: Deps, new: NewEvent, index: int, now: int) -> Accept:
-    pointer = f"/{index}"
+def _accept(deps: Deps, new: NewEvent, pointer: str, now: int, trace: str | None) -> Accept:
     if not _NAME.fullmatch(new.name) or len(new.name) > 200:
         message = f"Event name {new.name!r}: use letters, digits, `_.-` and a `/`, as in `user/created`."
         raise InvalidRequest(message, code="invalid_event", pointer=f"{pointer}/name")
     if new.id is not None and (not 0 < len(new.id) <= 255 or not new.id.isprintable()):
         raise InvalidRequest("An event's `id` has 1 to 255 printable characters.", code="invalid_event", pointer=f"{pointer}/id")
-    if new.occurred_at is not None and new.occurred_at.tzinfo is None:
-        message = "`occurred_at` needs a time zone, as in 2026-11-24T08:00:00Z."
-        raise InvalidRequest(message, code="invalid_event", pointer=f"{pointer}/occurred_at")
+    try:
+        occurred_at = now if new.occurred_at is None else instant(new.occurred_at, "occurred_at")
+    except InvalidRequest as error:
+        raise InvalidRequest(str(error), code="invalid_event", pointer=f"{pointer}/occurred_at") from None
     id_ = new_id("evt")
     event = EventRecord(
         id=id_,
         name=new.name,
         source=SOURCE,
         key=new.id if new.id is not None else id_,
-        occurred_at=from_datetime(new.occurred_at) if new.occurred_at else now,
+        occurred_at=occurred_at,
         received_at=now,
         attributes=b"{}",
         data=bytes(new.data),
+        traceparent=trace,
     )
     return Accept(event, deps.live.fanout.deliveries(event, b""))
 
 
-def _accepted(result: Accepted) -> dict[str, Any]:
-    return {"id": result.event_id, "duplicate": result.duplicate}
+def _accepted(result: Accepted) -> schemas.Sent:
+    return schemas.Sent(result.event_id, result.duplicate)

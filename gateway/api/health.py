@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from litestar import Response, get
+from litestar import Request, Response, get
+from litestar.openapi import ResponseSpec
 
-from gateway.api import present
-from gateway.api.deps import Deps
+from gateway.api import describe, present, schemas
+from gateway.api.deps import Deps, may
 from gateway.errors import STORE_REMEDIES, StoreState, Unavailable
 
+READINESS = {503: ResponseSpec(schemas.Readiness, description="It does not take what arrives.", generate_examples=False)}
 
-@get("/healthz")
-async def healthz() -> dict[str, str]:
+
+@get("/healthz", tags=["health"], security=[{}], responses=describe.public(schemas.Health))
+async def healthz() -> Response[bytes]:
     """Whether the process answers."""
-    return {"status": "ok"}
+    return present.json(schemas.Health())
 
 
-@get("/readyz")
-async def readyz(deps: Deps) -> Response[bytes]:
-    """Whether the store takes what arrives, what waits in it, and which modules are broken."""
+@get("/readyz", tags=["health"], security=[{}], responses=describe.public(schemas.Readiness) | READINESS)
+async def readyz(deps: Deps, request: Request[Any, Any, Any]) -> Response[bytes]:
+    """Whether the store takes what arrives, what waits in it, and which modules are broken; why, only with an API key."""
     if deps.journal.health.trouble is not None:
         return _away(deps.journal.health.trouble.state)
     now = deps.clock()
@@ -27,23 +31,19 @@ async def readyz(deps: Deps) -> Response[bytes]:
         backlog = await asyncio.to_thread(deps.reads.backlog, now)
     except Unavailable as error:
         return _away(error.state)
+    told, oldest = may(request, "read"), backlog["oldest_due_at"]
     broken = [*deps.broken(), *(found for manifest in deps.live.fanout.apps.values() for found in manifest.broken)]
-    oldest = backlog["oldest_due_at"]
-    return present.json(
-        {
-            "status": "ready",
-            "store": {"state": "ok"},
-            "backlog": {
-                "due": backlog["due"],
-                "oldest_due_ms": (now - oldest) // 1000 if oldest is not None else None,
-                "held": backlog["held"],
-                "unwritten": deps.journal.queued,
-            },
-            "broken": [{"file": found.file.rpartition("/")[2], "message": found.message} for found in broken],
-        }
+    waits = schemas.Backlog(
+        due=backlog["due"],
+        oldest_due_ms=(now - oldest) // 1000 if oldest is not None else None,
+        held=backlog["held"],
+        paused=backlog["paused"],
+        unwritten=deps.journal.queued,
     )
+    files = [schemas.BrokenModule(found.file.rpartition("/")[2], found.message if told else None) for found in broken]
+    return present.json(schemas.Readiness("ready", schemas.StoreHealth("ok"), waits, files))
 
 
 def _away(state: StoreState) -> Response[bytes]:
-    store = {"state": state, "detail": STORE_REMEDIES[state]}
-    return present.json({"status": "unavailable", "store": store}, 503, {"Retry-After": "1"})
+    store = schemas.StoreHealth(state, STORE_REMEDIES[state])
+    return present.json(schemas.Readiness("unavailable", store), 503, {"Retry-After": "1"})

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from litestar import Request, Response
-from litestar.exceptions import HTTPException
+from litestar.exceptions import HTTPException, ValidationException
 
 from gateway import codec
+from gateway.api.patterns import in_words
 from gateway.errors import (
     Conflict,
     Forbidden,
@@ -23,6 +26,8 @@ from gateway.errors import (
 from gateway.ids import new_id
 
 MEDIA_TYPE = "application/problem+json"
+
+Members = Sequence[tuple[str, str]]
 
 # code -> status, title, what to do about it
 PROBLEMS: dict[str, tuple[int, str, str]] = {
@@ -42,13 +47,16 @@ PROBLEMS: dict[str, tuple[int, str, str]] = {
     "invalid_event": (400, "Bad Request", "An event is not valid; none was kept."),
     "unreadable": (400, "Bad Request", "The request could not be read to its end."),
     "timeout": (408, "Request Timeout", "The body did not arrive in time."),
+    "idempotency_mismatch": (422, "Unprocessable Content", "This `Idempotency-Key` came with another request; use a new one."),
+    "idempotency_in_progress": (409, "Conflict", "A request with this `Idempotency-Key` is still being served; try again."),
+    "rate_limited": (429, "Too Many Requests", "Too many calls within a minute; `Retry-After` says when to go on."),
     "internal": (
         500,
         "Internal Server Error",
         "Something went wrong on our side; the logs have it under the request id.",
     ),
-    "unavailable": (503, "Service Unavailable", "Nothing was kept; send it again."),
-    "overloaded": (503, "Service Unavailable", "Too much is waiting right now; nothing was kept, send it again."),
+    "unavailable": (503, "Service Unavailable", "The database is away; this was not acknowledged, send it again."),
+    "overloaded": (503, "Service Unavailable", "Too much is waiting right now; this was not acknowledged, send it again."),
 }
 
 _BY_CLASS: list[tuple[type[TidegateError], str]] = [
@@ -70,8 +78,8 @@ _BY_STATUS = {
 }
 
 
-def problem(code: str, request_id: str, *, detail: str | None = None, instance: str = "", pointer: str | None = None) -> bytes:
-    """The body of a problem."""
+def problem(code: str, request_id: str, *, detail: str | None = None, instance: str = "", members: Members = ()) -> bytes:
+    """The body of a problem; `members` are JSON pointers into the request's body with what is wrong there."""
     status, title, text = PROBLEMS[code]
     body: dict[str, Any] = {
         "type": f"urn:tidegate:problem:{code}",
@@ -82,31 +90,55 @@ def problem(code: str, request_id: str, *, detail: str | None = None, instance: 
         "code": code,
         "request_id": request_id,
     }
-    if pointer is not None:
-        body["errors"] = [{"pointer": pointer, "code": code, "detail": detail or text}]
+    if members:
+        body["errors"] = [{"pointer": pointer, "code": code, "detail": said} for pointer, said in members]
     return codec.dumps(body)
 
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
-    code, detail, pointer = _explain(error)
+    code, detail, members = _explain(error)
+    request_id = request.scope["state"].get("request_id") or new_id("req")
     if code == "internal":
-        request.app.state.telemetry.emit("api.error", path=request.url.path, error=repr(error), exception=error)
+        telemetry = request.app.state.telemetry
+        telemetry.emit("api.error", request=request_id, path=request.url.path, error=repr(error), exception=error)
     status = PROBLEMS[code][0]
     headers = {"Retry-After": "1"} if status == 503 else {"WWW-Authenticate": "Bearer"} if status == 401 else {}
-    request_id = new_id("req")
-    body = problem(code, request_id, detail=detail, instance=request.url.path, pointer=pointer)
-    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers={**headers, "X-Request-Id": request_id})
+    if isinstance(error, HTTPException):
+        headers |= error.headers or {}
+    body = problem(code, request_id, detail=detail, instance=request.url.path, members=members)
+    return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _explain(error: Exception) -> tuple[str, str | None, str | None]:
+def _explain(error: Exception) -> tuple[str, str | None, Members]:
     if isinstance(error, InvalidRequest):
-        return error.code, str(error), error.pointer
+        return error.code, str(error), [(error.pointer, str(error))] if error.pointer is not None else []
     for kind, code in _BY_CLASS:
         if isinstance(error, kind):
             # A driver's words about our store are for the logs, not for whoever calls.
-            return code, None if isinstance(error, Unavailable) else str(error), None
+            return code, None if isinstance(error, Unavailable) else str(error), []
+    if isinstance(error, ValidationException):
+        return _invalid(error)
     if isinstance(error, HTTPException) and error.status_code < 500:
         code = _BY_STATUS.get(error.status_code, "invalid_request")
-        return code, None if code in ("not_found", "method_not_allowed") else error.detail.partition(" for ")[0], None
-    return "internal", None, None
+        return code, None if code in ("not_found", "method_not_allowed") else error.detail, []
+    return "internal", None, []
+
+
+class _Fault(msgspec.Struct):
+    """One thing that Litestar found wrong."""
+
+    message: str
+    key: str = ""
+    source: str = ""
+
+
+def _invalid(error: ValidationException) -> tuple[str, str | None, Members]:
+    try:
+        faults = msgspec.convert(error.extra, list[_Fault])
+    except msgspec.ValidationError:
+        return "invalid_request", error.detail.partition(" for ")[0], []
+    told = [("" if fault.key == "data" else fault.key, in_words(fault.message), fault.source) for fault in faults]
+    detail = "; ".join(f"{key}: {message}" if key else message for key, message, _ in told)
+    members = [("/" + key.replace(".", "/") if key else "", message) for key, message, source in told if source in ("body", "")]
+    return "invalid_request", detail, members

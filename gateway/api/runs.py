@@ -1,48 +1,103 @@
-"""`/runs`: read, attempts, cancel, retry."""
+"""`/runs` and `/deliveries`: read, attempts, logs, cancel, retry."""
 
 from __future__ import annotations
 
 import asyncio
+import base64
+from typing import Annotated, Any, Literal
 
+import msgspec
 from litestar import Response, get, post
+from litestar.params import Parameter
 
-from gateway.api import present
+from gateway import codec
+from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps
-from gateway.api.filters import Cursor, Limit, Many, filters, with_status
-from gateway.errors import Conflict
+from gateway.api.filters import Cursor, DeliveryStatuses, Limit, Many, Query, RunStatuses, Since, Until, between, filters, with_status
+from gateway.errors import Conflict, InvalidRequest
 from gateway.store.admin import CancelRun, RetryRun
-from gateway.store.reads import RUN_STATUS
+from gateway.store.reads import DELIVERY_STATUS, RUN_STATUS
+
+LogLimit = Annotated[int, Parameter(ge=1, le=1000, description="How many, at most 1,000.")]
 
 
-@get("/runs")
+def _query(limit: int, cursor: str | None, given: dict[str, Any]) -> Query:
+    columns = {"r.function_id": given["function"], "e.name": given["event"], "r.event_id": given["event_id"]}
+    query = with_status(filters(limit, cursor, columns), given["status"], RUN_STATUS)
+    return between(query, "r.id", "run", given["since"], given["until"])
+
+
+@get("/runs", tags=["runs"], responses=describe.answers(schemas.RunPage))
 async def list_runs(
     deps: Deps,
     limit: Limit = 50,
     cursor: Cursor = None,
-    status: Many = None,
+    status: RunStatuses = None,
     function: Many = None,
     event: Many = None,
+    event_id: Many = None,
+    since: Since = None,
+    until: Until = None,
+    include: Annotated[list[Literal["attempts"]] | None, Parameter(description="Show the ended attempts too.")] = None,
 ) -> Response[bytes]:
-    """Runs, newest first."""
-    query = with_status(filters(limit, cursor, {"r.function_id": function, "e.name": event}), status, RUN_STATUS)
-    return present.page(await asyncio.to_thread(deps.reads.runs, query), present.run)
+    """Runs, newest first. `event` takes event names; `include=attempts` shows the ended attempts of each."""
+    given = {"status": status, "function": function, "event": event, "event_id": event_id, "since": since, "until": until}
+    query, with_attempts = _query(limit, cursor, given), bool(include)
+    found = await asyncio.to_thread(deps.reads.runs, query)
+    if not with_attempts:
+        return present.page(found, schemas.RunPage, present.run)
+    attempts: dict[str, list[schemas.Attempt]] = {row["id"]: [] for row in found.rows}
+    for row in await asyncio.to_thread(deps.reads.attempts, list(attempts)):
+        attempts[row["run_id"]].append(present.attempt(row))
+    return present.page(found, schemas.RunPage, lambda row: msgspec.structs.replace(present.run(row), attempt_list=attempts[row["id"]]))
 
 
-@get("/runs/{run_id:str}")
+@get("/runs/count", tags=["runs"], responses=describe.answers(schemas.Count))
+async def count_runs(
+    deps: Deps,
+    status: RunStatuses = None,
+    function: Many = None,
+    event: Many = None,
+    event_id: Many = None,
+    since: Since = None,
+    until: Until = None,
+) -> Response[bytes]:
+    """How many runs there are, up to 10,000."""
+    given = {"status": status, "function": function, "event": event, "event_id": event_id, "since": since, "until": until}
+    count, capped = await asyncio.to_thread(deps.reads.count, "runs", _query(1, None, given))
+    return present.json(schemas.Count(count, capped))
+
+
+@get("/runs/{run_id:str}", tags=["runs"], responses=describe.answers(schemas.Run, 404))
 async def get_run(deps: Deps, run_id: str) -> Response[bytes]:
     """One run."""
     return present.json(present.run(await asyncio.to_thread(deps.reads.run, run_id)))
 
 
-@get("/runs/{run_id:str}/attempts")
+@get("/runs/{run_id:str}/attempts", tags=["runs"], responses=describe.answers(schemas.AttemptList, 404))
 async def list_attempts(deps: Deps, run_id: str) -> Response[bytes]:
     """A run's ended attempts, in order."""
     await asyncio.to_thread(deps.reads.run, run_id)
     rows = await asyncio.to_thread(deps.reads.attempts, [run_id])
-    return present.json({"data": [present.attempt(row) for row in rows]})
+    return present.json(schemas.AttemptList([present.attempt(row) for row in rows]))
 
 
-@post("/runs/{run_id:str}/cancel", opt={"scope": "replay"}, status_code=200)
+@get("/runs/{run_id:str}/logs", tags=["runs"], responses=describe.answers(schemas.LogPage, 404))
+async def list_logs(deps: Deps, run_id: str, limit: LogLimit = 200, cursor: Cursor = None) -> Response[bytes]:
+    """What a run has logged, in the order it was said; lines appear within a second or two."""
+    await asyncio.to_thread(deps.reads.run, run_id)
+    rows = await asyncio.to_thread(deps.reads.logs, run_id, _read_cursor(cursor), limit)
+    last = _cursor(rows[-1]) if len(rows) == limit else None
+    return present.json(schemas.LogPage([present.log_line(row) for row in rows], last))
+
+
+@post(
+    "/runs/{run_id:str}/cancel",
+    tags=["runs"],
+    opt={"scope": "replay"},
+    status_code=200,
+    responses=describe.answers(schemas.Run, 404, 409, 422),
+)
 async def cancel_run(deps: Deps, run_id: str) -> Response[bytes]:
     """Cancel a run that is not final; a worker that runs it is told at its next heartbeat."""
     row = await asyncio.to_thread(deps.reads.run, run_id)
@@ -51,7 +106,13 @@ async def cancel_run(deps: Deps, run_id: str) -> Response[bytes]:
     return await get_run.fn(deps, run_id)
 
 
-@post("/runs/{run_id:str}/retry", opt={"scope": "replay"}, status_code=200)
+@post(
+    "/runs/{run_id:str}/retry",
+    tags=["runs"],
+    opt={"scope": "replay"},
+    status_code=200,
+    responses=describe.answers(schemas.Run, 404, 409, 422),
+)
 async def retry_run(deps: Deps, run_id: str) -> Response[bytes]:
     """Queue a failed or cancelled run again, with all its attempts."""
     row = await asyncio.to_thread(deps.reads.run, run_id)
@@ -61,3 +122,62 @@ async def retry_run(deps: Deps, run_id: str) -> Response[bytes]:
     if not await deps.journal.commit(RetryRun(run_id, spec.attempts, deps.clock())):
         raise Conflict(f"The run is {row['status']}; only a failed or cancelled run can be retried.")
     return await get_run.fn(deps, run_id)
+
+
+def _deliveries(limit: int, cursor: str | None, given: dict[str, Any]) -> Query:
+    columns = {"d.function_id": given["function"], "e.name": given["event"], "d.event_id": given["event_id"], "e.source": given["source"]}
+    query = with_status(filters(limit, cursor, columns), given["status"], DELIVERY_STATUS)
+    return between(query, "d.event_id", "evt", given["since"], given["until"])
+
+
+@get("/deliveries", tags=["runs"], responses=describe.answers(schemas.DeliveryPage))
+async def list_all_deliveries(
+    deps: Deps,
+    limit: Limit = 50,
+    cursor: Cursor = None,
+    status: DeliveryStatuses = None,
+    function: Many = None,
+    event: Many = None,
+    event_id: Many = None,
+    source: Many = None,
+    since: Since = None,
+    until: Until = None,
+) -> Response[bytes]:
+    """What became of every event for every function, newest event first. `event` takes event names."""
+    given = {"status": status, "function": function, "event": event, "event_id": event_id, "source": source}
+    query = _deliveries(limit, cursor, {**given, "since": since, "until": until})
+    return present.page(await asyncio.to_thread(deps.reads.all_deliveries, query), schemas.DeliveryPage, present.delivery)
+
+
+@get("/deliveries/count", tags=["runs"], responses=describe.answers(schemas.Count))
+async def count_deliveries(
+    deps: Deps,
+    status: DeliveryStatuses = None,
+    function: Many = None,
+    event: Many = None,
+    event_id: Many = None,
+    source: Many = None,
+    since: Since = None,
+    until: Until = None,
+) -> Response[bytes]:
+    """How many deliveries there are, up to 10,000."""
+    given = {"status": status, "function": function, "event": event, "event_id": event_id, "source": source}
+    query = _deliveries(1, None, {**given, "since": since, "until": until})
+    count, capped = await asyncio.to_thread(deps.reads.count, "deliveries", query)
+    return present.json(schemas.Count(count, capped))
+
+
+def _cursor(row: present.Record) -> str:
+    return base64.urlsafe_b64encode(codec.dumps([row["fence"], row["n"]])).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str | None) -> tuple[int, int]:
+    if cursor is None:
+        return 0, 0
+    try:
+        fence, n = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=tuple[int, int])
+    except ValueError:
+        fence = n = -1
+    if not (0 <= fence < 1 << 31 and 0 <= n < 1 << 31):
+        raise InvalidRequest("This cursor is not one of ours; start again without it.", code="invalid_cursor")
+    return fence, n

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from datetime import datetime
 from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
-from gateway.api import present
+from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps
+from gateway.api.filters import When
 from gateway.api.keys import future
+from gateway.api.patterns import SECRET, SOURCE_NAME
 from gateway.clock import SECOND
 from gateway.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, Unavailable
 from gateway.ids import new_id
@@ -22,15 +22,15 @@ from gateway.store.access import BY_API, ChangeSource, CreateSource, DeleteSourc
 
 MAX_SECRETS = 20
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-_Secret = Annotated[str, msgspec.Meta(min_length=1, max_length=1000)]
+_Name = Annotated[str, msgspec.Meta(pattern=SOURCE_NAME, description="Its URL ends in it.", examples=["shop"])]
+_Secret = Annotated[str, msgspec.Meta(pattern=SECRET)]
 Call = Request[Any, Any, Any]
 
 
 class NewSource(msgspec.Struct, forbid_unknown_fields=True):
     """A source to make. Its URL ends in its name; without secrets it refuses everything until it has one."""
 
-    name: str
+    name: _Name
     provider: str
     secrets: Annotated[list[_Secret], msgspec.Meta(max_length=MAX_SECRETS)] = []
 
@@ -45,14 +45,14 @@ class NewSecret(msgspec.Struct, forbid_unknown_fields=True):
     """A secret to add; `expire_others_at` ends the others, for a rotation."""
 
     secret: _Secret
-    expires_at: datetime | None = None
-    expire_others_at: datetime | None = None
+    expires_at: When | None = None
+    expire_others_at: When | None = None
 
 
 class SecretChange(msgspec.Struct, forbid_unknown_fields=True):
     """When a secret ends; null for never."""
 
-    expires_at: datetime | None
+    expires_at: When | None
 
 
 class Sample(msgspec.Struct, forbid_unknown_fields=True):
@@ -61,30 +61,35 @@ class Sample(msgspec.Struct, forbid_unknown_fields=True):
     type: str
 
 
-@get("/sources")
+@get("/sources", tags=["sources"], responses=describe.answers(schemas.SourceList))
 async def list_sources(deps: Deps) -> Response[bytes]:
     """The sources of this gateway; never their secrets."""
     uses = await asyncio.to_thread(deps.reads.secret_uses)
-    return present.json({"data": [_show(deps, source, uses) for source in deps.live.sources.values()]})
+    return present.json(schemas.SourceList([_show(deps, source, uses) for source in deps.live.sources.values()]))
 
 
-@get("/sources/{source_id:str}")
+@get("/sources/{source_id:str}", tags=["sources"], responses=describe.answers(schemas.Source, 404))
 async def get_source(deps: Deps, source_id: str) -> Response[bytes]:
     """One source, by id or name, with what to enter at the third party."""
     return await _answer(deps, _find(deps, source_id))
 
 
-@post("/sources", opt={"scope": "admin"}, status_code=201)
+@post(
+    "/sources",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    status_code=201,
+    responses=describe.answers(schemas.Source, 409, 413, 415, 422, status=201),
+)
 async def create_source(deps: Deps, data: NewSource) -> Response[bytes]:
     """Make a source. It is served here at once, and by every other gateway within a second."""
-    if not _NAME.fullmatch(data.name) or data.name == BY_API:
-        message = f"Source name {data.name!r}: use up to 63 lower-case letters, digits and `-`; `api` is taken."
-        raise InvalidRequest(message, pointer="/name")
+    if data.name == BY_API:
+        raise Conflict("The source `api` is what events sent through the API come from.")
     if data.provider not in deps.providers:
         known = ", ".join(sorted(deps.providers)) or "none"
         raise InvalidRequest(f"There is no provider {data.provider!r}; there are: {known}.", pointer="/provider")
     now = deps.clock()
-    secrets = [Secret(n, _usable(text), now) for n, text in enumerate(data.secrets)]
+    secrets = [Secret(n, text, now) for n, text in enumerate(data.secrets)]
     sealed = seal(deps.cipher, data.name, secrets)
     if not await deps.journal.commit(CreateSource(new_id("src"), data.name, data.provider, sealed, now)):
         raise Conflict(f"There is a source {data.name!r} already.")
@@ -92,28 +97,51 @@ async def create_source(deps: Deps, data: NewSource) -> Response[bytes]:
     return await _answer(deps, _find(deps, data.name), 201)
 
 
-@patch("/sources/{source_id:str}", opt={"scope": "admin"})
+@patch(
+    "/sources/{source_id:str}",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415),
+)
 async def change_source(deps: Deps, request: Call, source_id: str, data: SourceChange) -> Response[bytes]:
     """Enable or disable a source; a disabled one answers 404, as an unknown one does."""
     source = _editable(deps, request, source_id)
     return await _change(deps, source, source.secrets, data.enabled)
 
 
-@post("/sources/{source_id:str}/enable", opt={"scope": "admin"}, status_code=200)
+@post(
+    "/sources/{source_id:str}/enable",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    status_code=200,
+    responses=describe.answers(schemas.Source, 404, 409, 412, 422),
+)
 async def enable_source(deps: Deps, request: Call, source_id: str) -> Response[bytes]:
     """Serve a source again."""
     source = _editable(deps, request, source_id)
     return await _change(deps, source, source.secrets, True)
 
 
-@post("/sources/{source_id:str}/disable", opt={"scope": "admin"}, status_code=200)
+@post(
+    "/sources/{source_id:str}/disable",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    status_code=200,
+    responses=describe.answers(schemas.Source, 404, 409, 412, 422),
+)
 async def disable_source(deps: Deps, request: Call, source_id: str) -> Response[bytes]:
     """Stop serving a source, and keep it."""
     source = _editable(deps, request, source_id)
     return await _change(deps, source, source.secrets, False)
 
 
-@delete("/sources/{source_id:str}", opt={"scope": "admin"}, status_code=204)
+@delete(
+    "/sources/{source_id:str}",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    status_code=204,
+    responses=describe.answers(None, 404, 409, 412, status=204),
+)
 async def delete_source(deps: Deps, request: Call, source_id: str) -> None:
     """Remove a source and its secrets; what it received stays."""
     source = _editable(deps, request, source_id)
@@ -122,11 +150,17 @@ async def delete_source(deps: Deps, request: Call, source_id: str) -> None:
     await deps.refresh()
 
 
-@post("/sources/{source_id:str}/secrets", opt={"scope": "admin"}, status_code=201)
+@post(
+    "/sources/{source_id:str}/secrets",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    status_code=201,
+    responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415, 422, status=201),
+)
 async def add_secret(deps: Deps, request: Call, source_id: str, data: NewSecret) -> Response[bytes]:
     """Add a secret, in effect here at once; with `expire_others_at` the others end then."""
     source, now = _editable(deps, request, source_id), deps.clock()
-    text, end, others = _usable(data.secret), future(deps, data.expires_at), future(deps, data.expire_others_at)
+    text, end, others = data.secret, future(deps, data.expires_at, "expires_at"), future(deps, data.expire_others_at, "expire_others_at")
     if any(secret.text == text for secret in source.secrets):
         raise Conflict("The source has this secret already.")
     if len(source.secrets) >= MAX_SECRETS:
@@ -137,17 +171,28 @@ async def add_secret(deps: Deps, request: Call, source_id: str, data: NewSecret)
     return await _change(deps, source, [*kept, Secret(number, text, now, end)], source.enabled, 201)
 
 
-@patch("/sources/{source_id:str}/secrets/{n:int}", opt={"scope": "admin"})
+@patch(
+    "/sources/{source_id:str}/secrets/{n:int}",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415),
+)
 async def change_secret(deps: Deps, request: Call, source_id: str, n: int, data: SecretChange) -> Response[bytes]:
     """Say when a secret ends."""
     source = _editable(deps, request, source_id)
     _secret(source, n)
-    end = future(deps, data.expires_at)
+    end = future(deps, data.expires_at, "expires_at")
     secrets = [msgspec.structs.replace(s, expires_at=end) if s.n == n else s for s in source.secrets]
     return await _change(deps, source, secrets, source.enabled)
 
 
-@delete("/sources/{source_id:str}/secrets/{n:int}", opt={"scope": "admin"}, status_code=200)
+@delete(
+    "/sources/{source_id:str}/secrets/{n:int}",
+    tags=["sources"],
+    opt={"scope": "admin"},
+    status_code=200,
+    responses=describe.answers(schemas.Source, 404, 409, 412),
+)
 async def remove_secret(deps: Deps, request: Call, source_id: str, n: int) -> Response[bytes]:
     """Remove a secret at once."""
     source = _editable(deps, request, source_id)
@@ -155,7 +200,13 @@ async def remove_secret(deps: Deps, request: Call, source_id: str, n: int) -> Re
     return await _change(deps, source, [secret for secret in source.secrets if secret.n != n], source.enabled)
 
 
-@post("/sources/{source_id:str}/test", opt={"scope": "send"}, status_code=200)
+@post(
+    "/sources/{source_id:str}/test",
+    tags=["sources"],
+    opt={"scope": "send"},
+    status_code=200,
+    responses=describe.answers(schemas.Sent, 404, 409, 413, 415, 422),
+)
 async def try_source(deps: Deps, source_id: str, data: Sample) -> Response[bytes]:
     """Sign one of the provider's samples with the source's newest secret and take it in, as if the third party had sent it."""
     source, now = _find(deps, source_id), deps.clock()
@@ -199,12 +250,6 @@ def _secret(source: Source, n: int) -> Secret:
     raise NotFound(f"The source has no secret {n}.")
 
 
-def _usable(text: str) -> str:
-    if not text.strip() or not text.isprintable():
-        raise InvalidRequest("A secret is not empty, and has printable characters only.", pointer="/secret")
-    return text.strip()
-
-
 async def _change(deps: Deps, source: Source, secrets: Any, enabled: bool, status: int = 200) -> Response[bytes]:
     change = ChangeSource(source.id, source.version, seal(deps.cipher, source.name, list(secrets)), enabled)
     if not await deps.journal.commit(change):
@@ -224,6 +269,6 @@ def _etag(source: Source) -> str:
     return f'"{source.version}"'
 
 
-def _show(deps: Deps, source: Source, uses: Any) -> dict[str, Any]:
+def _show(deps: Deps, source: Source, uses: Any) -> schemas.Source:
     url = f"{deps.settings.inbound_url}/webhooks/{source.name}"
     return present.source(source, url, deps.clock(), {n: at for (id_, n), at in uses.items() if id_ == source.id})

@@ -34,7 +34,7 @@ def main() -> None:
     app.add_typer(events.app, name="events")
     app.add_typer(runs.app, name="runs")
     app.add_typer(requests.app, name="requests")
-    app.command("functions")(functions.functions)
+    app.add_typer(functions.app, name="functions")
     app.add_typer(sources.app, name="sources")
     app.add_typer(providers.app, name="providers")
     app.add_typer(keys.app, name="keys")

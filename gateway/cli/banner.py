@@ -17,16 +17,19 @@ def print_banner(settings: Settings) -> None:
     """Wait until the gateway answers, then print where everything is and the next thing to type."""
     import httpx
 
+    from gateway.cli.client import own_key
+
+    headers = {"Authorization": f"Bearer {own_key(settings)}"}
     deadline = time.monotonic() + WAIT_SECONDS
     while time.monotonic() < deadline:
         try:
-            ready = httpx.get(f"{settings.base_url}/readyz", timeout=2).json()
+            ready = httpx.get(f"{settings.base_url}/readyz", headers=headers, timeout=2).json()
             break
         except (httpx.HTTPError, ValueError):
             time.sleep(0.05)
     else:
         return
-    for line in lines(settings, ready["broken"]):
+    for line in lines(settings, ready.get("broken", [])):
         typer.echo(line)
 
 

@@ -15,13 +15,17 @@ class CallFailed(TidegateError):
     """The gateway did not do it."""
 
 
+def own_key(settings: Settings) -> str:
+    """The API key to call with: the configured one, or the one that the master key gives."""
+    return settings.api_key or load_cipher(settings.master_key, settings.data_dir).local_api_key()
+
+
 class Client:
     """Calls the gateway's API, with TIDEGATE_API_KEY or, on the gateway's machine, the key that its master key gives."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load()
-        key = self.settings.api_key or load_cipher(self.settings.master_key, self.settings.data_dir).local_api_key()
-        headers = {"Authorization": f"Bearer {key}"}
+        headers = {"Authorization": f"Bearer {own_key(self.settings)}"}
         self._http = httpx.Client(base_url=self.settings.base_url, headers=headers, timeout=30, follow_redirects=False)
 
     def get(self, path: str, **parameters: Any) -> Any:

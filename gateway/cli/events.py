@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli.output import Json, Limit
+from gateway.cli.output import Json, Limit, Since, earlier
 
 app = typer.Typer(help="What arrived, and what became of it.", invoke_without_command=True)
 
@@ -19,6 +19,7 @@ def events(
     context: typer.Context,
     name: Many = None,
     source: Many = None,
+    since: Since = None,
     limit: Limit = 20,
     cursor: str | None = None,
     as_json: Json = False,
@@ -29,7 +30,8 @@ def events(
     from gateway.cli.client import Client
     from gateway.cli.output import print_json, print_list
 
-    found = Client().get("/events", name=name, source=source, limit=limit, cursor=cursor)
+    span = {"since": since and earlier(since)}
+    found = Client().get("/events", name=name, source=source, limit=limit, cursor=cursor, **span)
     if as_json:
         print_json(found)
         return
@@ -78,3 +80,20 @@ def replay(event_id: str, function: Many = None, as_json: Json = False) -> None:
         print_json(made)
     else:
         console.print(f"{made['replay_id']}: {len(made['runs'])} new runs", *made["runs"])
+
+
+@app.command()
+def types(
+    name: Annotated[str | None, typer.Argument(help="One event name: its JSON Schema, a sample, and who listens.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List every event name that a provider or function declares, or that has arrived."""
+    from gateway.cli.client import Client
+    from gateway.cli.output import print_json, print_list
+
+    client = Client()
+    found = client.get("/event-types" if name is None else f"/event-types/{name}")
+    if as_json or name is not None:
+        print_json(found)
+    else:
+        print_list(found, {"NAME": "name", "PROVIDER": "provider", "FUNCTIONS": "functions"}, "No event types yet.")

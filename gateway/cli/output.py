@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +13,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.errors import InvalidRequest
+
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
 Limit = Annotated[int, typer.Option(help="How many, at most 200.")]
+Since = Annotated[str | None, typer.Option(help="Only from this time on: RFC 3339, or how long ago, such as 90s, 30m, 24h or 7d.")]
+
+UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 COLOURS = {
     "succeeded": "green",
@@ -27,6 +34,24 @@ COLOURS = {
 }
 
 console = Console(highlight=False, soft_wrap=True)
+
+
+def span(text: str) -> timedelta | None:
+    """`90s`, `30m`, `24h` or `7d` as a time span; None for anything else."""
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    return timedelta(**{UNITS[match[2]]: int(match[1])}) if match else None
+
+
+def earlier(text: str) -> str:
+    """A `--since` as RFC 3339 in UTC."""
+    ago = span(text)
+    if ago is not None:
+        return (datetime.now(UTC) - ago).isoformat()
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidRequest(f"{text!r} is neither a time such as 2026-11-24T08:00:00Z nor a span such as 90s, 30m, 24h or 7d") from None
+    return when.astimezone(UTC).isoformat()
 
 
 def print_json(value: Any) -> None:

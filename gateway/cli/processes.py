@@ -14,6 +14,8 @@ from gateway.settings import Settings, load
 
 if TYPE_CHECKING:
     from gateway.engine.supervisor import Supervisor
+    from gateway.observe.meter import Meter
+    from gateway.telemetry import Telemetry
 
 Path_ = Annotated[list[str] | None, typer.Option("--path", help="A further folder of functions.")]
 
@@ -103,7 +105,8 @@ def gateway(
     _override(host=host, port=port)
     settings = load()
     _end_with_parent()
-    served = Gateway(settings, _telemetry())
+    telemetry, meter = _metered()
+    served = Gateway(settings, telemetry, meter)
 
     def ready() -> None:
         if served.new_api_key:
@@ -126,12 +129,12 @@ def worker(
 
     _override(path=path, concurrency=concurrency)
     settings = load()
-    telemetry = _telemetry()
+    telemetry, meter = _metered()
     if publish_only:
         publish(settings, telemetry)
         return
     _end_with_parent()
-    uvloop.run(run_worker(settings, telemetry))
+    uvloop.run(run_worker(settings, telemetry, meter))
 
 
 def migrate() -> None:
@@ -149,12 +152,21 @@ def doctor() -> None:
     raise typer.Exit(examine(load()))
 
 
-def _telemetry():
+def _telemetry() -> Telemetry:
     from gateway.observe.logs import LogListener, configure
     from gateway.telemetry import Telemetry
 
     configure()
     return Telemetry(LogListener())
+
+
+def _metered() -> tuple[Telemetry, Meter]:
+    from gateway.clock import system_clock
+    from gateway.observe.meter import Meter
+
+    telemetry, meter = _telemetry(), Meter(system_clock)
+    telemetry.listeners.append(meter)
+    return telemetry, meter
 
 
 def _override(

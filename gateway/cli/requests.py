@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.output import Json, Limit
+from gateway.cli.output import Json, Limit, Since, earlier
+from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Inbound HTTP requests, byte for byte.", invoke_without_command=True)
 
@@ -19,6 +21,8 @@ def requests(
     context: typer.Context,
     status: Many = None,
     source: Many = None,
+    reason: Many = None,
+    since: Since = None,
     limit: Limit = 20,
     cursor: str | None = None,
     as_json: Json = False,
@@ -29,7 +33,8 @@ def requests(
     from gateway.cli.client import Client
     from gateway.cli.output import print_json, print_list
 
-    found = Client().get("/requests", status=status, source=source, limit=limit, cursor=cursor)
+    span = {"since": since and earlier(since)}
+    found = Client().get("/requests", status=status, source=source, reason=reason, limit=limit, cursor=cursor, **span)
     if as_json:
         print_json(found)
         return
@@ -60,3 +65,49 @@ def raw(request_id: str) -> None:
     from gateway.cli.client import Client
 
     sys.stdout.buffer.write(Client().raw(f"/requests/{request_id}/raw"))
+
+
+@app.command()
+def reprocess(
+    request_id: Annotated[str | None, typer.Argument(metavar="[REQUEST]", help="One request; or use --source.")] = None,
+    source: Annotated[str | None, typer.Option(help="All quarantined requests of this source.")] = None,
+    since: Since = None,
+    as_json: Json = False,
+) -> None:
+    """Verify quarantined requests again, judged as of their receipt with today's secrets, and deliver what holds."""
+    from gateway.cli.client import Client
+    from gateway.cli.output import cell, console, print_json, print_list
+
+    if (request_id is None) == (source is None):
+        raise InvalidRequest("give a request id, or --source")
+    client = Client()
+    if request_id is not None:
+        found = [client.send("POST", f"/requests/{request_id}/reprocess")]
+    else:
+        found = list(_all_of(client, {"source": source, "since": since and earlier(since)}))
+    if as_json:
+        print_json({"data": found})
+        return
+    print_list({"data": found}, {"ID": "id", "STATUS": "status", "REASON": "reason", "EVENT": "event_id"}, "No quarantined requests.")
+    refused = sum(one["status"] == "quarantined" for one in found)
+    if refused:
+        console.print(f"{refused} still refused; see why: tidegate requests show", cell(next(o["id"] for o in found if o["reason"])))
+
+
+def _all_of(client: Any, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    cursor = None
+    while True:
+        page = client.send("POST", "/requests/reprocess", {**body, "cursor": cursor})
+        yield from page["data"]
+        cursor = page["next_cursor"]
+        if cursor is None:
+            return
+
+
+@app.command()
+def discard(request_id: str) -> None:
+    """Remove a quarantined request for good."""
+    from gateway.cli.client import Client
+
+    Client().send("POST", f"/requests/{request_id}/discard")
+    typer.echo(f"{request_id} is gone")

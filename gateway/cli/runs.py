@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.output import Json, Limit
+from gateway.cli.output import Json, Limit, Since, earlier
 
 app = typer.Typer(help="Executions of functions.", invoke_without_command=True)
 
@@ -19,6 +21,7 @@ def runs(
     status: Many = None,
     function: Many = None,
     event: Many = None,
+    since: Since = None,
     limit: Limit = 20,
     cursor: str | None = None,
     as_json: Json = False,
@@ -29,7 +32,8 @@ def runs(
     from gateway.cli.client import Client
     from gateway.cli.output import print_json, print_list
 
-    found = Client().get("/runs", status=status, function=function, event=event, limit=limit, cursor=cursor)
+    span = {"since": since and earlier(since)}
+    found = Client().get("/runs", status=status, function=function, event=event, limit=limit, cursor=cursor, **span)
     if as_json:
         print_json(found)
         return
@@ -53,6 +57,39 @@ def show(run_id: str, as_json: Json = False) -> None:
         print_json({**run, "attempt_list": attempts})
     else:
         _print(run, attempts)
+
+
+@app.command()
+def logs(
+    run_id: str,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is final.")] = False,
+    as_json: Json = False,
+) -> None:
+    """What a run has logged, in order."""
+    from gateway.cli.client import Client
+    from gateway.cli.output import print_json
+
+    client = Client()
+    lines = _lines(client, run_id, follow)
+    if as_json:
+        print_json({"data": list(lines)})
+        return
+    for line in lines:
+        typer.echo(f"{line['at']}  {line['attempt']}  {line['level']:<8} {line['message']}")
+
+
+def _lines(client: Any, run_id: str, follow: bool) -> Iterator[dict[str, Any]]:
+    seen, cursor = 0, None
+    while True:
+        final = not follow or client.get(f"/runs/{run_id}")["status"] in ("succeeded", "failed", "cancelled")
+        page = client.get(f"/runs/{run_id}/logs", limit=1000, cursor=cursor)
+        yield from page["data"][seen:]
+        seen = 0 if page["next_cursor"] else len(page["data"])
+        cursor = page["next_cursor"] or cursor
+        if page["next_cursor"] is None and final:
+            return
+        if page["next_cursor"] is None:
+            time.sleep(0.5)
 
 
 @app.command()

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.output import Json
+from gateway.cli.output import Json, span
 from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Sources: endpoints for third parties, and their secrets.", invoke_without_command=True)
@@ -18,8 +17,6 @@ app = typer.Typer(help="Sources: endpoints for third parties, and their secrets.
 Name = Annotated[str, typer.Argument(help="The source's name.")]
 SecretOption = Annotated[str | None, typer.Option(help="The signing secret; `-` reads it from standard input. Asked for if left out.")]
 Number = Annotated[int, typer.Argument(metavar="N", help="The secret's number, from `sources show`.")]
-
-UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 
 @app.callback()
@@ -133,10 +130,10 @@ def remove_secret(name: Name, n: Number, as_json: Json = False) -> None:
 
 def later(text: str) -> str:
     """`90s`, `30m`, `24h` or `7d` from now, as RFC 3339."""
-    match = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if match is None:
-        raise InvalidRequest(f"{text!r} is not a time such as 90s, 30m, 24h or 7d")
-    return (datetime.now(UTC) + timedelta(**{UNITS[match[2]]: int(match[1])})).isoformat()
+    after = span(text)
+    if after is None:
+        raise InvalidRequest(f"{text!r} is not a time span such as 90s, 30m, 24h or 7d")
+    return (datetime.now(UTC) + after).isoformat()
 
 
 def _secret(given: str | None) -> str:

@@ -29,8 +29,16 @@ class BrokenModule(msgspec.Struct, frozen=True):
     message: str
 
 
+class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An event name that a class declares, with the JSON Schema of its data."""
+
+    name: str
+    schema: msgspec.Raw
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """All that an app publishes, as one value."""
 
     specs: tuple[FunctionSpec, ...] = ()
     broken: tuple[BrokenModule, ...] = ()
+    events: tuple[EventSpec, ...] = ()

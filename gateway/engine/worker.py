@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import socket
@@ -26,16 +27,18 @@ from gateway.core.decide import Decision, decide
 from gateway.core.outcome import Failed, Failure, HandedBack, Outcome
 from gateway.core.retry import backoff_seconds
 from gateway.engine.invoker import Call, Invoker
+from gateway.engine.runlog import Capture, RunLog, current
 from gateway.errors import Unavailable
 from gateway.ids import new_id
 from gateway.store.database import Database
 from gateway.store.journal import Journal
-from gateway.store.runs import Claim, Claimed, Finish, GiveBack, Heartbeat, Rescue, Retire
+from gateway.store.runs import Claim, Claimed, Finish, GiveBack, Heartbeat, Rescue, Retire, WriteLogs
 from gateway.telemetry import Telemetry
 
 CLAIM_LIMIT = 200
 HELD_FACTOR = 3  # runs whose end waits to be committed hold no slot, but there is an end to them too
 POLL_SECONDS = 1.0
+LOG_SECONDS = 1.0
 BLOCKED_WARNING_SECONDS = 1.0
 EXIT_BLOCKED = 70
 
@@ -46,6 +49,7 @@ class Held:
 
     run: Claimed
     started_at: int
+    log: RunLog
     task: asyncio.Task[None] | None = None
     ending: bool = False
     let_go: bool = False
@@ -101,6 +105,8 @@ class Worker:
         heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
         heart.start()
         ticker = asyncio.create_task(self._tick())
+        capture = Capture()
+        logging.getLogger().addHandler(capture)
         self._telemetry.emit("worker.started", worker=self.id, functions=len(self._function_ids))
         try:
             while not self._stopping.is_set():
@@ -110,6 +116,7 @@ class Worker:
             self._stopped.set()
             unlisten()
             ticker.cancel()
+            logging.getLogger().removeHandler(capture)
             await asyncio.to_thread(heart.join)
             with contextlib.suppress(Unavailable):
                 await self._journal.commit(Retire(self.id))
@@ -149,14 +156,16 @@ class Worker:
                 await self._awake.wait()
 
     def _start(self, run: Claimed) -> None:
-        held = Held(run, self._clock())
+        held = Held(run, self._clock(), RunLog(run.run_id, run.fence, run.attempt, self._clock))
         self._held[run.run_id] = held
         self._running += 1
         held.task = asyncio.create_task(self._attempt(held), name=f"{run.function_id} {run.run_id}")
 
     async def _attempt(self, held: Held) -> None:
         run = held.run
-        self._telemetry.emit("run.started", run=run.run_id, function=run.function_id, attempt=run.attempt)
+        wait_us = max(held.started_at - run.due_at, 0)
+        self._telemetry.emit("run.started", run=run.run_id, function=run.function_id, attempt=run.attempt, wait_us=wait_us)
+        current.set(held.log)
         try:
             outcome: Outcome = await self._invoker.invoke(Call(run))
         except asyncio.CancelledError as error:
@@ -186,6 +195,7 @@ class Worker:
             first_started_at=run.first_started_at,
             finished_at=now,
             decision=decision,
+            logs=held.log.take(),
         )
 
     def _commit(self, finish: Finish) -> None:
@@ -213,9 +223,8 @@ class Worker:
         elif not done.result():
             self._telemetry.emit("run.lease_lost", **facts)
         elif held is not None:
-            ms = (finish.finished_at - finish.started_at) // 1000
-            reason = f"{error.type}: {error.message}" if error else None
-            self._telemetry.emit("run.ended", **facts, function=held.run.function_id, duration_ms=ms, error=reason)
+            facts |= {"function": held.run.function_id, "duration_us": finish.finished_at - finish.started_at}
+            self._telemetry.emit("run.ended", **facts, error=f"{error.type}: {error.message}" if error else None)
         if self._more or self._stopping.is_set():
             self._awake.set()
 
@@ -233,9 +242,20 @@ class Worker:
             await self._sleep(0.05)
 
     async def _tick(self) -> None:
+        write_at = 0.0
         while True:
             self._ticked = time.monotonic()
+            if self._ticked >= write_at:
+                write_at = self._ticked + LOG_SECONDS
+                self._write_logs()
             await asyncio.sleep(0.1)
+
+    def _write_logs(self) -> None:
+        """Keep what attempts that go on have said so far; the end of an attempt brings its last lines along."""
+        lines = tuple(line for held in self._held.values() if not held.ending for line in held.log.take())
+        if lines:
+            with contextlib.suppress(Unavailable):
+                self._journal.submit(WriteLogs(lines))
 
     # What follows runs on the heartbeat's thread.
 

@@ -11,12 +11,15 @@ from gateway.core.spec import Manifest
 from gateway.ids import new_id
 from gateway.store.inbox import EventRecord, NewDelivery
 
+PAUSED = 2
+
 
 class Fanout:
-    """What is offered right now. Replaced as a whole when somebody publishes."""
+    """What is offered right now, and what of it is paused since when. Replaced as a whole when either changes."""
 
-    def __init__(self, apps: Mapping[str, Manifest]) -> None:
+    def __init__(self, apps: Mapping[str, Manifest], pauses: Mapping[str, int] | None = None) -> None:
         self.apps = apps
+        self.pauses = pauses or {}
         self.specs = {spec.id: spec for manifest in apps.values() for spec in manifest.specs}
         self._matcher = Matcher(self.specs.values())
 
@@ -26,12 +29,17 @@ class Fanout:
         return tuple([self._delivery(match) for match in matches])
 
     def _delivery(self, match: Match) -> NewDelivery:
-        run_id = new_id("run") if match.skip_reason is None else None
-        return NewDelivery(match.function_id, self.specs[match.function_id].attempts, run_id, match.skip_reason)
+        if match.skip_reason is not None:
+            return NewDelivery(match.function_id, 0, None, match.skip_reason)
+        return self._run(match.function_id)
+
+    def _run(self, function_id: str) -> NewDelivery:
+        held = PAUSED if function_id in self.pauses else 0
+        return NewDelivery(function_id, self.specs[function_id].attempts, new_id("run"), held=held)
 
     def chosen(self, function_ids: Sequence[str]) -> tuple[NewDelivery, ...]:
         """A run for each of these functions, whatever they listen to."""
-        return tuple(NewDelivery(id_, self.specs[id_].attempts, new_id("run")) for id_ in function_ids)
+        return tuple(self._run(function_id) for function_id in function_ids)
 
 
 def variables(event: EventRecord, body: bytes) -> dict[str, Any]:

@@ -32,6 +32,7 @@ FOLLOW_SECONDS = 0.5
 BEAT_SECONDS = 5.0
 
 Record = Mapping[str, Any]
+Apps = Mapping[str, Manifest]
 
 
 class Follower:
@@ -81,11 +82,11 @@ class Follower:
         apps = {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self._reads.apps()}
         rows = [row for row in self._reads.sources() if row["origin"] == BY_API or row["name"] in self._configured]
         keys = {bytes(row["hash"]): _key(row) for row in self._reads.api_keys()}
-        self._replace(apps, rows, keys)
+        self._replace(apps, self._reads.pauses(), rows, keys)
 
-    def _replace(self, apps: dict[str, Manifest], rows: list[Record], keys: dict[bytes, Key]) -> None:
-        if apps != self.live.fanout.apps:
-            self.live.fanout = Fanout(apps)
+    def _replace(self, apps: Apps, pauses: Mapping[str, int], rows: list[Record], keys: dict[bytes, Key]) -> None:
+        if apps != self.live.fanout.apps or pauses != self.live.fanout.pauses:
+            self.live.fanout = Fanout(apps, pauses)
         seen = [(row["id"], row["version"], row["enabled"]) for row in rows]
         if seen != self._seen:
             self._seen = seen

@@ -104,7 +104,7 @@ class Receiver:
             self._telemetry.emit("webhook.unavailable", source=source.name, state=error.state)
             return Answer(503, code="unavailable", retry_after=1)
         outcome = "duplicate" if accepted.duplicate else "accepted"
-        self._telemetry.emit(f"webhook.{outcome}", source=source.name, event=accepted.event_id, name=command.event.name)
+        self._telemetry.emit(f"webhook.{outcome}", source=source.name, event=accepted.event_id, us=self._clock() - now)
         duplicate = b"true" if accepted.duplicate else b"false"
         return Answer(200, b'{"id":"%b","duplicate":%b}' % (accepted.event_id.encode(), duplicate))
 
@@ -122,7 +122,7 @@ class Receiver:
             request_id=request.id,
             data_path=parsed.data_path,
             data=parsed.data,
-            traceparent=_traceparent(inbound),
+            traceparent=traceparent(inbound.header("traceparent")),
         )
         return Accept(event, self._live.fanout.deliveries(event, inbound.body), request)
 
@@ -143,8 +143,8 @@ class Receiver:
         )
 
 
-def _traceparent(inbound: Inbound) -> str | None:
-    value = inbound.header("traceparent")
+def traceparent(value: str | None) -> str | None:
+    """A `traceparent` header that is one: https://www.w3.org/TR/trace-context/#traceparent-header"""
     return value if value is not None and _TRACEPARENT.fullmatch(value) else None
 
 

@@ -64,7 +64,7 @@ def configure() -> None:
     stages = [_run_context, structlog.stdlib.ProcessorFormatter.remove_processors_meta, final]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=stages, foreign_pre_chain=processors))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for noisy in ("httpx", "alembic"):
+    for noisy in ("httpx", "alembic", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     logging.getLogger("psycopg").setLevel(logging.ERROR)  # a lost connection is told by the journal
 
@@ -95,7 +95,9 @@ class LogListener:
         exception = facts.get("exception")
         if exception is not None:
             more["exc_info"] = exception
-        shown = {key: value for key, value in facts.items() if key != "exception"}
+        shown = {key: value for key, value in facts.items() if key not in ("exception", "duration_us")}
+        if "duration_us" in facts:
+            shown["duration_ms"] = facts["duration_us"] // 1000
         getattr(self._logger, level)(sentence, fact=name, **shown, **more)
 
     def _repeated(self, name: str, facts: dict[str, Any]) -> int | None:

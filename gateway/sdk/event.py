@@ -48,6 +48,11 @@ class Event(Generic[D]):
         return _data_type(cls)
 
     @classmethod
+    def data_schema(cls) -> dict[str, Any]:
+        """The JSON Schema of the data; empty, which is anything, where its type has none."""
+        return codec.schema(cls.data_type())
+
+    @classmethod
     def decode(
         cls,
         raw: bytes,

@@ -62,9 +62,10 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class Rejected(msgspec.Struct, frozen=True):
-    """The signature does not hold; `reason` is for the operator only."""
+    """The signature does not hold; `reason` is for the operator only, and so is `detail`, a sentence."""
 
     reason: Reason
+    detail: str = ""
 
     @property
     def remedy(self) -> str:
@@ -141,9 +142,9 @@ class Hmac:
         # Checked after the signature, so that "too old" is only said of what the provider really signed.
         age = now - int(timestamp) if timestamp else 0
         if age > self.tolerance:
-            return Rejected("timestamp_too_old")
+            return Rejected("timestamp_too_old", f"It was signed {age} s before it came; {self.tolerance} s are allowed.")
         if -age > self.tolerance:
-            return Rejected("timestamp_in_future")
+            return Rejected("timestamp_in_future", f"It was signed {-age} s after it came; {self.tolerance} s are allowed.")
         return Verified(matched)
 
     def sign(self, body: bytes, secret: str, now: int) -> list[tuple[str, str]]:

@@ -40,6 +40,35 @@ def decode_manifest(raw: bytes) -> Manifest:
     return msgspec.json.decode(raw, type=Manifest)
 
 
+class Pause(Command[None], frozen=True):
+    """Hold the runs of a function, those to come included; those that are running go on."""
+
+    function_id: str
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Pause]) -> list[None]:
+        for c in commands:
+            tx.insert_new("pauses", ("function_id", "paused_at"), [(c.function_id, c.now)])
+            tx.rows("update queue set held = 2 where held = 0 and worker_id is null and function_id = ?", [c.function_id])
+        return [None] * len(commands)
+
+
+class Resume(Command[None], frozen=True):
+    """Free the runs of a paused function."""
+
+    wakes = True
+
+    function_id: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Resume]) -> list[None]:
+        for c in commands:
+            tx.delete("pauses", ("function_id",), [(c.function_id,)])
+            tx.rows("update queue set held = 0 where held > 0 and held = 2 and function_id = ?", [c.function_id])
+        return [None] * len(commands)
+
+
 class CancelRun(Command[bool], frozen=True):
     """Make a live run final as cancelled; False when it was final or unknown."""
 

@@ -48,6 +48,7 @@ class NewDelivery(msgspec.Struct, frozen=True):
     max_attempts: int
     run_id: str | None
     skip_reason: str | None = None
+    held: int = 0
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -109,6 +110,55 @@ class Quarantine(Command[None], frozen=True):
         return [None] * len(commands)
 
 
+class Release(Command[Accepted | None], frozen=True):
+    """Accept a quarantined request after all, as what its event became; None when it is not there, or not quarantined."""
+
+    wakes = True
+
+    event: EventRecord
+    deliveries: tuple[NewDelivery, ...]
+    request_id: str
+    secret_index: int | None
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Release]) -> list[Accepted | None]:
+        return [_release(tx, command) for command in commands]
+
+
+def _release(tx: Transaction, c: Release) -> Accepted | None:
+    if not tx.rows("select 1 from requests where id = ? and status = 'quarantined'", [c.request_id]):
+        return None
+    [accepted] = Accept.execute(tx, [Accept(c.event, c.deliveries)])
+    status = "duplicate" if accepted.duplicate else "accepted"
+    row = (c.request_id, status, None, accepted.event_id, c.secret_index)
+    tx.write("requests", ("id",), ("status", "reason", "event_id", "secret_index"), [row])
+    return accepted
+
+
+class Judge(Command[None], frozen=True):
+    """Why a quarantined request is refused today."""
+
+    request_id: str
+    reason: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Judge]) -> list[None]:
+        for c in commands:
+            tx.rows("update requests set reason = ? where id = ? and status = 'quarantined'", [c.reason, c.request_id])
+        return [None] * len(commands)
+
+
+class Discard(Command[bool], frozen=True):
+    """Remove a quarantined request; False when it is not there, or not quarantined."""
+
+    request_id: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Discard]) -> list[bool]:
+        sql = "delete from requests where id = ? and status = 'quarantined' returning id"
+        return [bool(tx.rows(sql, [command.request_id])) for command in commands]
+
+
 # In the order of the records' fields.
 REQUEST_COLUMNS = (
     "id", "source", "received_at", "method", "url", "headers", "body", "secret_index", "status", "reason", "event_id",
@@ -131,7 +181,7 @@ def deliver(tx: Transaction, new: Sequence[tuple[str, str, NewDelivery]], at: di
     tx.insert("deliveries", DELIVERY_COLUMNS, [(e, d.function_id, replay, d.run_id, d.skip_reason) for e, replay, d in new])
     runs = [(e, d) for e, _, d in new if d.run_id is not None]
     tx.insert("runs", RUN_COLUMNS, [(d.run_id, e, d.function_id, at[e], 0) for e, d in runs])
-    tx.insert("queue", QUEUE_COLUMNS, [(d.run_id, d.function_id, at[e], 0, 0, 0, d.max_attempts, 0) for e, d in runs])
+    tx.insert("queue", QUEUE_COLUMNS, [(d.run_id, d.function_id, at[e], 0, d.held, 0, d.max_attempts, 0) for e, d in runs])
 
 
 def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], bool]:

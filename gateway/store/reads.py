@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
-import binascii
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from gateway import codec
 from gateway.errors import InvalidRequest, NotFound
@@ -19,13 +21,19 @@ STATUS = "coalesce(r.outcome, case when q.worker_id is not null then 'running' w
 RUNS = (
     "select r.id, r.event_id, r.function_id, r.created_at, r.finished_at, r.output, r.error,"
     " coalesce(r.started_at, q.first_started_at) as started_at, coalesce(q.attempt, r.attempts) as attempts,"
-    f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, e.name as event_name"
-    " from runs r left join queue q on q.run_id = r.id join events e on e.id = r.event_id"
+    f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, e.name as event_name, p.paused_at"
+    " from runs r left join queue q on q.run_id = r.id left join pauses p on p.function_id = r.function_id"
+    " join events e on e.id = r.event_id"
 )
 EVENTS = "select e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.request_id, e.attributes, e.traceparent from events e"
 REQUESTS = (
-    "select q.id, q.source, q.received_at, q.status, q.reason, q.secret_index, q.event_id, q.method, q.url,"
+    "select q.id, q.source, q.received_at, q.status, q.reason, q.secret_index, q.event_id, q.method, q.url, q.headers,"
     " length(q.body) as body_bytes from requests q"
+)
+DELIVERIES = (
+    "select d.event_id, d.function_id, d.replay_id, d.run_id, d.skip_reason, r.error, coalesce(q.attempt, r.attempts, 0) as attempts,"
+    f" q.due_at, case when d.run_id is null then 'skipped' else {STATUS} end as status"
+    " from deliveries d join events e on e.id = d.event_id left join runs r on r.id = d.run_id left join queue q on q.run_id = d.run_id"
 )
 
 
@@ -74,6 +82,7 @@ RUN_STATUS: Mapping[str, str] = {
     "failed": "r.outcome = 'failed'",
     "cancelled": "r.outcome = 'cancelled'",
 }
+DELIVERY_STATUS: Mapping[str, str] = {**RUN_STATUS, "skipped": "d.run_id is null"}
 REQUEST_STATUS: Mapping[str, str] = {
     "accepted": "q.status = 'accepted'",
     "duplicate": "q.status <> 'accepted' and q.status = 'duplicate'",
@@ -89,19 +98,24 @@ class Reads:
 
     def events(self, query: Query) -> Page:
         """A page of events."""
-        return self._page(EVENTS, "e.id", query)
+        return self._page(EVENTS, {"id": "e.id"}, query)
 
     def requests(self, query: Query) -> Page:
         """A page of requests, without their bytes."""
-        return self._page(REQUESTS, "q.id", query)
+        return self._page(REQUESTS, {"id": "q.id"}, query)
 
     def runs(self, query: Query) -> Page:
         """A page of runs."""
-        return self._page(RUNS, "r.id", query)
+        return self._page(RUNS, {"id": "r.id"}, query)
+
+    def all_deliveries(self, query: Query) -> Page:
+        """A page of deliveries of all events."""
+        key = {"event_id": "d.event_id", "function_id": "d.function_id", "replay_id": "d.replay_id"}
+        return self._page(DELIVERIES, key, query)
 
     def count(self, what: str, query: Query) -> tuple[int, bool]:
         """How many rows match, and whether the count stopped at COUNT_CAP."""
-        base = {"events": EVENTS, "requests": REQUESTS, "runs": RUNS}[what]
+        base = {"events": EVENTS, "requests": REQUESTS, "runs": RUNS, "deliveries": DELIVERIES}[what]
         where = " where " + " and ".join(query.conditions) if query.conditions else ""
         sql = f"select count(*) as n from ({base}{where} limit {COUNT_CAP + 1}) t"
         n = self._database.read(sql, query.parameters)[0]["n"]
@@ -111,29 +125,28 @@ class Reads:
         """One event. Raises NotFound."""
         return self._one(f"{EVENTS} where e.id = ?", event_id, "event")
 
-    def event_data(self, event_id: str) -> bytes:
-        """The exact bytes of an event's data. Raises NotFound."""
-        row = self._one(
-            "select e.data_path, coalesce(e.data, q.body) as body from events e left join requests q on q.id = e.request_id where e.id = ?",
-            event_id,
-            "event",
+    def event_data(self, event_ids: Sequence[str]) -> Mapping[str, bytes]:
+        """The exact bytes of the data of each of some events; none where it cannot be read, or has been erased."""
+        if not event_ids:
+            return {}
+        rows = self._database.read(
+            "select e.id, e.data_path, coalesce(e.data, q.body) as body from events e left join requests q on q.id = e.request_id"
+            f" where e.id in ({', '.join('?' * len(event_ids))})",
+            event_ids,
         )
-        return codec.member(bytes(row["body"]), row["data_path"])
+        found: dict[str, bytes] = {}
+        for row in rows:
+            with contextlib.suppress(ValueError):
+                found[row["id"]] = codec.member(bytes(row["body"] or b""), row["data_path"])
+        return found
 
     def deliveries(self, event_id: str) -> Sequence[Record]:
         """What became of an event, for each function, in the order it happened."""
-        return self._database.read(
-            "select d.function_id, d.replay_id, d.run_id, d.skip_reason, r.created_at, r.finished_at, r.error,"
-            f" coalesce(q.attempt, r.attempts, 0) as attempts, q.due_at, q.held,"
-            f" case when d.run_id is null then 'skipped' else {STATUS} end as status"
-            " from deliveries d left join runs r on r.id = d.run_id left join queue q on q.run_id = d.run_id"
-            " where d.event_id = ? order by d.replay_id, d.function_id",
-            [event_id],
-        )
+        return self._database.read(f"{DELIVERIES} where d.event_id = ? order by d.replay_id, d.function_id", [event_id])
 
     def request(self, request_id: str) -> Record:
-        """One request, with headers and without its body. Raises NotFound."""
-        return self._one(REQUESTS.replace("q.url,", "q.url, q.headers,") + " where q.id = ?", request_id, "request")
+        """One request, without its body. Raises NotFound."""
+        return self._one(f"{REQUESTS} where q.id = ?", request_id, "request")
 
     def request_body(self, request_id: str) -> bytes:
         """The exact bytes that arrived. Raises NotFound."""
@@ -145,12 +158,36 @@ class Reads:
 
     def attempts(self, run_ids: Sequence[str]) -> Sequence[Record]:
         """The ended attempts of some runs, in order."""
+        if not run_ids:
+            return []
         places = ", ".join("?" * len(run_ids))
         return self._database.read(f"select * from attempts where run_id in ({places}) order by run_id, fence", run_ids)
+
+    def logs(self, run_id: str, after: tuple[int, int], limit: int) -> Sequence[Record]:
+        """Lines of a run in the order they were said, from behind (fence, n)."""
+        return self._database.read(
+            "select fence, n, attempt, at, level, message from run_logs where run_id = ? and (fence > ? or fence = ? and n > ?)"
+            " order by fence, n limit ?",
+            [run_id, after[0], *after, limit],
+        )
 
     def apps(self) -> Sequence[Record]:
         """Every app with its published specs."""
         return self._database.read("select id, manifest, published_at from apps order by id")
+
+    def pauses(self) -> Mapping[str, int]:
+        """The functions that are paused, and since when."""
+        rows = self._database.read("select function_id, paused_at from pauses")
+        return {row["function_id"]: row["paused_at"] for row in rows}
+
+    def event_names(self) -> Sequence[str]:
+        """Every event name that has arrived, by steps over the index from one to the next."""
+        rows = self._database.read(
+            "with recursive names(name) as (select min(name) from events union all"
+            " select (select min(e.name) from events e where e.name > names.name) from names where names.name is not null)"
+            f" select name from names where name is not null limit {COUNT_CAP}"
+        )
+        return [row["name"] for row in rows]
 
     def sources(self) -> Sequence[Record]:
         """Every source, secrets still encrypted."""
@@ -176,22 +213,39 @@ class Reads:
             [now, now],
         )[0]
 
+    def backlog_by_function(self, now: int) -> Sequence[Record]:
+        """How many of the COUNT_CAP runs that have been due longest wait for each function, and since when."""
+        due = "select function_id, due_at from queue where held = 0 and due_at <= ? and worker_id is null order by due_at"
+        return self._database.read(
+            f"select function_id, count(*) as due, min(due_at) as oldest_due_at from ({due} limit {COUNT_CAP}) t group by function_id",
+            [now],
+        )
+
+    def processes(self, now: int) -> Sequence[Record]:
+        """The gateways and workers whose lease runs."""
+        return self._database.read("select * from processes where lease_until >= ? order by kind, id", [now])
+
+    def totals(self) -> Sequence[Record]:
+        """Every count since the beginning."""
+        return self._database.read("select * from stats where minute = 0 order by kind, subject, outcome")
+
     def _one(self, sql: str, id_: str, noun: str) -> Record:
         rows = [] if "\0" in id_ else self._database.read(sql, [id_])
         if not rows:
             raise NotFound(f"There is no {noun} with the id {id_!r}.")
         return rows[0]
 
-    def _page(self, base: str, key: str, query: Query) -> Page:
+    def _page(self, base: str, key: Mapping[str, str], query: Query) -> Page:
+        """A page in the order of `key`: name in the row -> column."""
         conditions, parameters = list(query.conditions), list(query.parameters)
-        direction, after = _read_cursor(query.cursor)
+        direction, after = _read_cursor(query.cursor, len(key))
+        columns = ", ".join(key.values())
         if after:
-            conditions.append(f"{key} {'<' if direction == 'next' else '>'} ?")
-            parameters.append(after)
+            conditions.append(f"({columns}) {'<' if direction == 'next' else '>'} ({', '.join('?' * len(key))})")
+            parameters += after
         where = " where " + " and ".join(conditions) if conditions else ""
-        order = "desc" if direction == "next" else "asc"
-        sql = f"{base}{where} order by {key} {order} limit ?"
-        rows = list(self._database.read(sql, [*parameters, query.limit + 1]))
+        order = ", ".join(f"{column} {'desc' if direction == 'next' else 'asc'}" for column in key.values())
+        rows = list(self._database.read(f"{base}{where} order by {order} limit ?", [*parameters, query.limit + 1]))
         more = len(rows) > query.limit
         rows = rows[: query.limit]
         if direction == "prev":
@@ -200,24 +254,23 @@ class Reads:
         newer = bool(after) if direction == "next" else more
         return Page(
             rows,
-            _cursor("next", rows[-1]["id"]) if rows and older else None,
-            _cursor("prev", rows[0]["id"]) if rows and newer else None,
+            _cursor("next", [rows[-1][name] for name in key]) if rows and older else None,
+            _cursor("prev", [rows[0][name] for name in key]) if rows and newer else None,
             has_more=older and bool(rows),
         )
 
 
-def _cursor(direction: str, id_: str) -> str:
-    return base64.urlsafe_b64encode(f"{direction}:{id_}".encode()).decode().rstrip("=")
+def _cursor(direction: str, values: Sequence[str]) -> str:
+    return base64.urlsafe_b64encode(codec.dumps([direction, *values])).decode().rstrip("=")
 
 
-def _read_cursor(cursor: str | None) -> tuple[str, str]:
+def _read_cursor(cursor: str | None, length: int) -> tuple[str, list[str]]:
     if cursor is None:
-        return "next", ""
+        return "next", []
     try:
-        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii")
-    except (ValueError, binascii.Error):
-        text = ""
-    direction, _, id_ = text.partition(":")
-    if direction not in ("next", "prev") or not id_ or "\0" in id_:
+        direction, *values = msgspec.json.decode(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)), type=list[str])
+    except ValueError:
+        direction, values = "", []
+    if direction not in ("next", "prev") or len(values) != length or any("\0" in value for value in values):
         raise InvalidRequest("This cursor is not one of ours; start again without it.", code="invalid_cursor")
-    return direction, id_
+    return direction, values

@@ -33,6 +33,7 @@ class Claimed(msgspec.Struct, frozen=True):
     max_attempts: int
     fence: int
     first_started_at: Micros
+    due_at: Micros
     event_id: str
     event_name: str
     source: str
@@ -75,7 +76,8 @@ def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
     condition, ids = tx.any_of("function_id", claim.function_ids)
     rows = tx.rows(
         f"with due as materialized (select run_id from queue where held = 0 and due_at <= ? and worker_id is null and {condition}"
-        f" and exists (select 1 from processes where id = ?) order by due_at, run_id limit ?{tx.skip_locked()})"
+        " and function_id not in (select function_id from pauses) and exists (select 1 from processes where id = ?)"
+        f" order by due_at, run_id limit ?{tx.skip_locked()})"
         " update queue set worker_id = ?, claimed_at = ?, fence = fence + 1, attempt = attempt + 1, reason = null,"
         " first_started_at = coalesce(first_started_at, ?) from due where queue.run_id = due.run_id"
         " returning queue.run_id, function_id, attempt, max_attempts, fence, first_started_at, due_at",
@@ -95,7 +97,34 @@ def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
             ids,
         )
     }
-    return [Claimed(*row[:6], *events[row[0]]) for row in sorted(rows)]
+    return [Claimed(*row, *events[row[0]]) for row in sorted(rows)]
+
+
+class LogLine(msgspec.Struct, frozen=True):
+    """One line that an attempt has said, as it is kept."""
+
+    run_id: str
+    fence: int
+    n: int
+    attempt: int
+    at: Micros
+    level: str
+    message: str
+
+
+LOG_COLUMNS = LogLine.__struct_fields__
+
+
+class WriteLogs(Command[None], frozen=True):
+    """Keep lines of attempts that go on."""
+
+    lines: tuple[LogLine, ...]
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[WriteLogs]) -> list[None]:
+        lines = [line for command in commands for line in command.lines]
+        tx.insert_new("run_logs", LOG_COLUMNS, [msgspec.structs.astuple(line) for line in lines])
+        return [None] * len(commands)
 
 
 class Finish(Command[bool], frozen=True):
@@ -109,6 +138,7 @@ class Finish(Command[bool], frozen=True):
     first_started_at: Micros
     finished_at: Micros
     decision: Decision
+    logs: tuple[LogLine, ...] = ()
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Finish]) -> list[bool]:
@@ -128,6 +158,9 @@ class Finish(Command[bool], frozen=True):
             [_ended(c) for c in final if c.run_id in mine],
         )
         tx.insert("attempts", ATTEMPT_COLUMNS, [_attempt(c) for c in commands if c.run_id in mine])
+        lines = [msgspec.structs.astuple(line) for c in commands for line in c.logs]
+        if lines:
+            tx.insert_new("run_logs", LOG_COLUMNS, lines)
         return [c.run_id in mine for c in commands]
 
 

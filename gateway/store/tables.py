@@ -256,6 +256,7 @@ class AnswerTable(SQLModel, table=True):
     """What a POST with an `Idempotency-Key` was answered; without a status it is still being served."""
 
     __tablename__ = "answers"
+    __table_args__ = (Index("answers_by_age", "created_at"),)
     key_hash: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     fingerprint: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     created_at: int = Field(sa_type=BigInteger)

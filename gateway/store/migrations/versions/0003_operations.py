@@ -62,6 +62,7 @@ def upgrade() -> None:
         sa.Column("body", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("key_hash"),
     )
+    op.create_index("answers_by_age", "answers", ["created_at"], unique=False)
     op.create_table(
         "duties",
         sa.Column("name", sa.String(), nullable=False),

@@ -58,9 +58,7 @@ def test_a_server_that_hangs_is_a_503_in_time_and_what_it_did_all_the_same_is_fo
         made.wait_ready()
         assert post(made.url(), "evt_before").status_code == 200
         with psycopg.connect(postgres_url, autocommit=True) as control:
-            found = control.execute(
-                "select pid from pg_stat_activity where application_name = 'tidegate' and datname = current_database()"
-            )
+            found = control.execute("select pid from pg_stat_activity where application_name = 'tidegate' and datname = current_database()")
             backends = [row[0] for row in found.fetchall()]
         for pid in backends:
             os.kill(pid, signal.SIGSTOP)

@@ -1,0 +1,372 @@
+"""The API's resources as values: what a client gets, member by member. `present` fills them, OpenAPI describes them.
+
+Times are RFC 3339 in UTC with milliseconds; `…_ms` are milliseconds, `…_bytes` bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gateway.errors import StoreState
+
+Time = Annotated[str, Meta(examples=["2026-11-24T08:00:00.123Z"])]
+RunStatus = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
+DeliveryStatus = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "skipped"]
+RequestStatus = Literal["accepted", "duplicate", "quarantined"]
+Scope = Literal["read", "payload:read", "send", "replay", "admin"]
+
+
+class Failure(msgspec.Struct):
+    """Why an attempt or a run failed."""
+
+    type: Annotated[str, Meta(description="The error's class.", examples=["TimeoutError"])]
+    message: str
+    traceback: str
+
+
+class Event(msgspec.Struct):
+    """One fact that arrived. `data` comes with `include=payload`, and from `/events/{id}`, for keys with `payload:read`."""
+
+    id: Annotated[str, Meta(examples=["evt_01JD3ZC4Q8W6YH2M5T7V9XKBNR"])]
+    name: Annotated[str, Meta(examples=["stripe/invoice.paid"])]
+    source: Annotated[str, Meta(examples=["stripe"])]
+    key: Annotated[str, Meta(description="What makes it the same event when it comes again, within its source.")]
+    occurred_at: Time
+    received_at: Time
+    request_id: Annotated[str | None, Meta(description="The inbound request it came with; null for events sent by the API.")]
+    attributes: Annotated[Any, Meta(description="What the provider keeps beside the data, such as Stripe's `livemode`.")]
+    traceparent: str | None
+    data: Annotated[Any, Meta(description="Byte for byte as it arrived.")] = msgspec.UNSET
+
+
+class Attempt(msgspec.Struct):
+    """One ended try at a run."""
+
+    run_id: str
+    number: Annotated[int, Meta(description="Counts from 1; starts again when a run is retried by hand.")]
+    outcome: Literal["succeeded", "failed", "handed_back", "lease_lost"]
+    worker_id: str
+    started_at: Time
+    finished_at: Time
+    duration_ms: int
+    error: Failure | None
+
+
+class Run(msgspec.Struct):
+    """One execution of a function, through all its attempts."""
+
+    id: Annotated[str, Meta(examples=["run_01JD3ZC4QAF3S0J6N1R8E2KXWD"])]
+    event_id: str
+    event_name: str
+    function_id: Annotated[str, Meta(examples=["fulfil-order"])]
+    status: RunStatus
+    reason: Annotated[str | None, Meta(description="Why it is not running: `retry`, `lease_lost`, `paused`, `no_worker_offers_it`.")]
+    attempts: int
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
+    next_attempt_at: Time | None
+    worker_id: str | None
+    output: Annotated[Any, Meta(description="What the function returned.")]
+    error: Failure | None
+    attempt_list: list[Attempt] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Delivery(msgspec.Struct):
+    """What became of one event for one function: a run, or skipped with the reason."""
+
+    event_id: str
+    function_id: str
+    replay_id: Annotated[str | None, Meta(description="Set when it came from a replay.")]
+    run_id: str | None
+    status: DeliveryStatus
+    skip_reason: str | None
+    attempts: int
+    next_attempt_at: Time | None
+    error: Failure | None
+
+
+class Request(msgspec.Struct):
+    """One inbound HTTP request. `headers` come with `include=headers`, and from `/requests/{id}`, for keys with `payload:read`."""
+
+    id: Annotated[str, Meta(examples=["req_01JD3ZC4Q8W6YH2M5T7V9XKBNR"])]
+    source: str
+    received_at: Time
+    status: RequestStatus
+    reason: Annotated[str | None, Meta(description="Why it was quarantined.", examples=["no_match"])]
+    diagnosis: Annotated[str | None, Meta(description="The same in words, and what to do about it.")]
+    event_id: str | None
+    method: str
+    url: str
+    body_bytes: int
+    secret: Annotated[int | None, Meta(description="The number of the source's secret that matched.")]
+    headers: Annotated[Any, Meta(description="Pairs of name and value, as they came.")] = msgspec.UNSET
+
+
+class LogLine(msgspec.Struct):
+    """One line that a run has logged."""
+
+    at: Time
+    level: Annotated[str, Meta(examples=["info"])]
+    attempt: int
+    message: str
+
+
+class Function(msgspec.Struct):
+    """A function as whoever executes it has published it."""
+
+    id: str
+    app: str
+    on: Annotated[list[str], Meta(description="Event names and wildcards.", examples=[["stripe/invoice.*"]])]
+    if_: str | None = msgspec.field(name="if")
+    retries: int
+    timeout_ms: int | None
+    paused_at: Time | None
+    origin: Annotated[str, Meta(description="Where it is declared.")]
+    description: str
+
+
+class Provider(msgspec.Struct):
+    """A plugin that knows one third party."""
+
+    name: str
+    title: str
+    docs: str
+    setup: Annotated[str, Meta(description="What to do at the third party.")]
+    scheme: Annotated[str, Meta(description="How it signs.")]
+    type_at: str
+    id_at: str
+    events: Annotated[list[str], Meta(description="Event names with a typed class.")]
+    samples: Annotated[list[str], Meta(description="What `tidegate trigger` and `POST /sources/{id}/test` can send.")]
+
+
+class Secret(msgspec.Struct):
+    """One signing secret of a source; never the secret itself."""
+
+    n: int
+    live: bool
+    created_at: Time | None
+    expires_at: Time | None
+    last_used_at: Time | None
+
+
+class Source(msgspec.Struct):
+    """One configured inbound endpoint."""
+
+    id: str
+    name: str
+    provider: str
+    url: Annotated[str, Meta(description="What to enter at the third party.")]
+    enabled: bool
+    origin: Annotated[str, Meta(description="`api`, or the variable or file that configures it: then it is changed there.")]
+    setup: str
+    secrets: list[Secret]
+
+
+class Key(msgspec.Struct):
+    """An API key. `key` itself is shown once, when it is made."""
+
+    id: str
+    name: str
+    scopes: list[Scope]
+    created_at: Time
+    expires_at: Time | None
+    last_used_at: Time | None
+    key: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class EventType(msgspec.Struct):
+    """An event name: one that a provider or a function declares, or that has arrived."""
+
+    name: str
+    provider: str | None
+    functions: Annotated[list[str], Meta(description="Functions that listen to it.")]
+    schema: Annotated[Any, Meta(description="JSON Schema of its data, where a class declares it.")] = msgspec.UNSET
+    sample: Annotated[Any, Meta(description="A realistic body, where the provider has one.")] = msgspec.UNSET
+    count: Annotated[int, Meta(description="Events stored, up to 10,000.")] | msgspec.UnsetType = msgspec.UNSET
+    capped: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+class Count(msgspec.Struct):
+    """How many there are; `capped` when there are more."""
+
+    count: int
+    capped: bool
+
+
+class Sent(msgspec.Struct):
+    """What a sent event became: the first one with its idempotency key."""
+
+    id: str
+    duplicate: bool
+
+
+class SentMany(msgspec.Struct):
+    """In the order they were sent."""
+
+    data: list[Sent]
+
+
+class Replayed(msgspec.Struct):
+    """New runs of a stored event."""
+
+    replay_id: str
+    runs: list[str]
+
+
+class Reprocessed(msgspec.Struct):
+    """What became of a quarantined request that was verified again."""
+
+    id: str
+    status: RequestStatus
+    reason: str | None
+    event_id: str | None
+
+
+class ReprocessedMany(msgspec.Struct):
+    """Up to 200 at a time; go on with `next_cursor` until it is null."""
+
+    data: list[Reprocessed]
+    next_cursor: str | None
+
+
+class Health(msgspec.Struct):
+    """That the process answers."""
+
+    status: Literal["ok"] = "ok"
+
+
+class StoreHealth(msgspec.Struct):
+    """Whether the database takes what arrives: `ok`, or what is wrong and what to do."""
+
+    state: Literal["ok"] | StoreState
+    detail: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class Backlog(msgspec.Struct):
+    """What waits; counts up to 10,000."""
+
+    due: int
+    oldest_due_ms: int | None
+    held: Annotated[int, Meta(description="Runs of functions that nobody offers.")]
+    paused: int
+    unwritten: Annotated[int, Meta(description="Commands of this process that wait for the database.")]
+
+
+class BrokenModule(msgspec.Struct):
+    """A file that was left out; the message comes with an API key only."""
+
+    file: str
+    message: str | None
+
+
+class Readiness(msgspec.Struct):
+    """Whether this gateway takes what arrives."""
+
+    status: Literal["ready", "unavailable"]
+    store: StoreHealth
+    backlog: Backlog | msgspec.UnsetType = msgspec.UNSET
+    broken: list[BrokenModule] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Member(msgspec.Struct):
+    """What was wrong with one member of the request."""
+
+    pointer: Annotated[str, Meta(description="A JSON pointer into the body.")]
+    code: str
+    detail: str
+
+
+class Problem(msgspec.Struct):
+    """An error: RFC 9457."""
+
+    type: Annotated[str, Meta(examples=["urn:tidegate:problem:not_found"])]
+    title: str
+    status: int
+    detail: Annotated[str, Meta(description="What is wrong and what to do.")]
+    instance: str
+    code: Annotated[str, Meta(description="Stable; listed in docs/api.md.", examples=["not_found"])]
+    request_id: str
+    errors: list[Member] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Page(msgspec.Struct):
+    next_cursor: Annotated[str | None, Meta(description="Where the next page begins; null on the last.")]
+    prev_cursor: str | None
+    has_more: bool
+
+
+class EventPage(_Page, kw_only=True):
+    """Events, newest first."""
+
+    data: list[Event]
+
+
+class RunPage(_Page, kw_only=True):
+    """Runs, newest first."""
+
+    data: list[Run]
+
+
+class RequestPage(_Page, kw_only=True):
+    """Requests, newest first."""
+
+    data: list[Request]
+
+
+class DeliveryPage(_Page, kw_only=True):
+    """Deliveries, newest first."""
+
+    data: list[Delivery]
+
+
+class LogPage(msgspec.Struct):
+    """Lines in the order they were said."""
+
+    data: list[LogLine]
+    next_cursor: str | None
+
+
+class DeliveryList(msgspec.Struct):
+    """All there are."""
+
+    data: list[Delivery]
+
+
+class AttemptList(msgspec.Struct):
+    """All there are, in order."""
+
+    data: list[Attempt]
+
+
+class FunctionList(msgspec.Struct):
+    """All there are."""
+
+    data: list[Function]
+
+
+class ProviderList(msgspec.Struct):
+    """All there are."""
+
+    data: list[Provider]
+
+
+class SourceList(msgspec.Struct):
+    """All there are."""
+
+    data: list[Source]
+
+
+class KeyList(msgspec.Struct):
+    """All there are."""
+
+    data: list[Key]
+
+
+class EventTypeList(msgspec.Struct):
+    """All there are, by name."""
+
+    data: list[EventType]
