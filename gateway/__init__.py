@@ -4,7 +4,7 @@ from gateway.errors import NonRetriableError, RetryAfterError
 from gateway.sdk.event import Event, declared_events
 from gateway.sdk.function import Context, function
 from gateway.sdk.provider import Parsed, Provider, Sample, body_key
-from gateway.sdk.scheme import Hmac, Inbound, Items
+from gateway.sdk.scheme import Hmac, Inbound, Items, Rejected, Scheme, Verdict, Verified
 
 __all__ = [
     "Context",
@@ -15,8 +15,12 @@ __all__ = [
     "NonRetriableError",
     "Parsed",
     "Provider",
+    "Rejected",
     "RetryAfterError",
     "Sample",
+    "Scheme",
+    "Verdict",
+    "Verified",
     "body_key",
     "declared_events",
     "function",

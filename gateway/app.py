@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
 
 from litestar import Litestar, Router
 from litestar.di import Provide
@@ -11,10 +11,10 @@ from litestar.types import ASGIApp
 
 from gateway import interpreter
 from gateway.api import catalog, describe, events, functions, health, keys, metrics, requests, runs, sources
-from gateway.api.conventions import Allowance, with_request_id
+from gateway.api.conventions import Allowance, with_options, with_request_id
 from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
 from gateway.api.idempotency import idempotent
-from gateway.api.inbound import front_door
+from gateway.api.inbound import Door
 from gateway.api.problems import respond
 from gateway.api.server import serve
 from gateway.clock import Clock, system_clock
@@ -44,7 +44,7 @@ class Gateway:
         self.telemetry = telemetry
         self.meter = meter
         self.clock = clock
-        self.cipher = load_cipher(settings.master_key, settings.data_dir)
+        self.cipher = load_cipher(settings.master_key, settings.data_dir, make=True)
         self.database: Database = open_database(settings.resolved_database_url)
         self.journal = Journal(self.database, telemetry)
         self.reads = Reads(self.database)
@@ -91,7 +91,8 @@ class Gateway:
             clock=self.clock,
             telemetry=self.telemetry,
         )
-        return front_door(receiver, self._api(deps), self.telemetry, self.settings.max_body_bytes)
+        self.door = Door(receiver, self.telemetry, self.settings.max_body_bytes)
+        return self._api(deps)
 
     def _api(self, deps: Deps) -> ASGIApp:
         api = Router(
@@ -128,7 +129,8 @@ class Gateway:
             return key in deps.keys or key in deps.live.keys or deps.settings.open_api
 
         with_answers = idempotent(app, self.journal, self.clock, is_known, self.settings.max_body_bytes)
-        return with_request_id(Allowance(self.settings.api_calls_per_minute, self.clock).limit(with_answers))
+        allowance = Allowance(self.settings.api_calls_per_minute, self.clock)
+        return with_request_id(allowance.limit(with_options(with_answers)))
 
     def close(self) -> None:
         """Write what is queued and close the store."""
@@ -136,15 +138,14 @@ class Gateway:
         self.database.close()
 
 
-async def serve_gateway(gateway: Gateway, ready: Callable[[], None]) -> None:
+async def serve_gateway(gateway: Gateway, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then let open requests end."""
     gateway.journal.attach(asyncio.get_running_loop())
     journal = gateway.journal
     tasks = [asyncio.create_task(task) for task in (gateway.follower.run(), journal.watch(), gateway.meter.run(journal))]
     interpreter.tune()
-    ready()
     try:
-        await serve(gateway.app, gateway.settings.host, gateway.settings.port)
+        await serve(gateway.app, gateway.door, listener)
     finally:
         for task in tasks:
             task.cancel()

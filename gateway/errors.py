@@ -27,6 +27,8 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Literal
 
+EXIT_OPERATOR = 78  # sysexits.h, EX_CONFIG: starting again would not help
+
 
 class TidegateError(Exception):
     """Something went wrong."""
@@ -94,10 +96,12 @@ class RetryAfterError(AuthorError):
     `when` is an aware datetime, a timedelta, or a number of seconds from now.
     """
 
-    def __init__(self, when: datetime | timedelta | float, message: str | None = None) -> None:
+    def __init__(self, when: datetime | timedelta | float, message: str = "it asked to be retried later") -> None:
         super().__init__(message)
         if isinstance(when, datetime) and when.tzinfo is None:
             raise DeclarationError("RetryAfterError needs a datetime with a time zone, e.g. datetime.now(UTC) + …")
+        if isinstance(when, bool) or not isinstance(when, datetime | timedelta | int | float):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DeclarationError(f"RetryAfterError takes an aware datetime, a timedelta or seconds, not {when!r}")
         self.when = when
 
 

@@ -5,8 +5,12 @@ A module that cannot be loaded is reported with its file and does not stop the o
 
 from __future__ import annotations
 
+import contextlib
+import difflib
 import importlib
 import importlib.util
+import inspect
+import re
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -15,7 +19,8 @@ from pathlib import Path
 from types import ModuleType
 
 from gateway.errors import AuthorError
-from gateway.sdk.function import Function
+from gateway.sdk.function import DECLARED, Function
+from gateway.sdk.function import function as declare_function
 from gateway.sdk.provider import Provider
 
 
@@ -54,27 +59,39 @@ def load_functions(folders: Sequence[Path] = ()) -> Registry:
     registry = Registry()
     origins: dict[str, str] = {}
     for module in _modules("functions", folders, registry):
-        for value in list(vars(module).values()):
-            if not isinstance(value, Function) or value.handler.__module__ != module.__name__:
-                continue
-            if _free("function", value.spec.id, module, registry, origins):
-                registry.functions[value.spec.id] = value
+        for function in vars(module).get(DECLARED, []):
+            if _free("function", function.spec.id, module, registry, origins):
+                registry.functions[function.spec.id] = function
     return registry
+
+
+def shown(path: str) -> str:
+    """A path as people know it: from the working directory, where it lies in it."""
+    with contextlib.suppress(ValueError):
+        return str(Path(path).resolve().relative_to(Path.cwd().resolve()))
+    return path
 
 
 def _add_provider(kind: type[Provider], module: ModuleType, registry: Registry, origins: dict[str, str]) -> None:
     try:
         provider = kind()
-    except AuthorError as error:
-        registry.broken.append(Broken(_file(module), f"provider {kind.__name__}: {error}"))
+    except Exception as error:
+        registry.broken.append(Broken(_file(module), f"provider {kind.__name__}: {_said(error)}"))
         return
+    # A file that bears the provider's name is its home: a newcomer that takes the name does not push it out.
+    at_home = Path(_file(module)).stem.replace("_", "-") == provider.name
+    if at_home and provider.name in origins:
+        message = f"provider {provider.name!r} is also declared in {shown(_file(module))}, which is kept; give one another name"
+        registry.broken.append(Broken(origins.pop(provider.name), message))
     if _free("provider", provider.name, module, registry, origins):
         registry.providers[provider.name] = provider
 
 
 def _free(noun: str, name: str, module: ModuleType, registry: Registry, origins: dict[str, str]) -> bool:
     if name in origins:
-        message = f"{noun} {name!r} is also declared in {origins[name]}, which is kept; give one of them another name"
+        twice = origins[name] == _file(module)
+        where = "declared twice in this file; the first" if twice else f"also declared in {shown(origins[name])}, which"
+        message = f"{noun} {name!r} is {where} is kept; give one of them another name"
         registry.broken.append(Broken(_file(module), message))
         return False
     origins[name] = _file(module)
@@ -86,11 +103,31 @@ def _modules(package: str, folders: Sequence[Path], registry: Registry) -> Itera
         try:
             yield _import(name, file)
         except Exception as error:
-            first = str(error).partition("\n")[0]
-            message = first if isinstance(error, AuthorError) else f"{type(error).__name__}: {first}"
-            registry.broken.append(Broken(str(file), message, traceback.format_exc()))
+            registry.broken.append(Broken(str(file), _said(error) + _line(error, file), traceback.format_exc()))
         except SystemExit:
             registry.broken.append(Broken(str(file), "it calls sys.exit() when it is imported"))
+
+
+def _said(error: Exception) -> str:
+    """An error in one line, with what to do where Python's own words leave it open."""
+    first = str(error).partition("\n")[0]
+    if isinstance(error, AuthorError):
+        return first
+    unknown = re.search(r"^function\(\) got an unexpected keyword argument '(\w+)'", first)
+    if unknown:
+        near = difflib.get_close_matches(unknown[1], inspect.signature(declare_function).parameters, 1)
+        return f"@function takes no `{unknown[1]}`{f'; did you mean `{near[0]}`?' if near else ''}"
+    if first.startswith("function() takes 0 positional arguments"):
+        return "@function needs to be told what to listen to: @function(on=…)"
+    return f"{type(error).__name__}: {first}"
+
+
+def _line(error: Exception, file: Path) -> str:
+    """Where in the file it happened, if it was there."""
+    if isinstance(error, SyntaxError):
+        return f" (line {error.lineno})" if error.filename == str(file) and f"line {error.lineno}" not in str(error) else ""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
+    return f" (line {lines[-1]})" if lines else ""
 
 
 def _files(package: str, folders: Sequence[Path], registry: Registry) -> Iterator[tuple[Path, str]]:
@@ -103,22 +140,24 @@ def _files(package: str, folders: Sequence[Path], registry: Registry) -> Iterato
             registry.broken.append(Broken(str(place), f"this folder of {package} does not exist"))
             continue
         registry.places.append(str(place))
-        for file in sorted(place.glob("*.py")):
-            if file.name.startswith("_") or file in seen.values():
+        for file in sorted([*place.glob("*.py"), *place.glob("*/__init__.py")]):
+            stem = file.parent.name if file.name == "__init__.py" else file.stem
+            if stem.startswith("_") or file in seen.values():
                 continue
-            if file.stem in seen:
-                message = f"its name is taken by {seen[file.stem]}, which is kept; rename the file"
+            if stem in seen:
+                message = f"its name is taken by {shown(str(seen[stem]))}, which is kept; rename the file"
                 registry.broken.append(Broken(str(file), message))
                 continue
-            seen[file.stem] = file
-            yield file, f"{package}.{file.stem}"
+            seen[stem] = file
+            yield file, f"{package}.{stem}"
 
 
 def _import(name: str, file: Path) -> ModuleType:
-    spec = importlib.util.find_spec(name) if file.stem.isidentifier() else None
+    spec = importlib.util.find_spec(name) if name.rpartition(".")[2].isidentifier() else None
     if spec is not None and spec.origin is not None and Path(spec.origin).resolve() == file.resolve():
         return importlib.import_module(name)
-    spec = importlib.util.spec_from_file_location(name, file)
+    inside = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, file, submodule_search_locations=inside)
     if spec is None or spec.loader is None:
         raise ImportError(f"{file} cannot be loaded")
     module = importlib.util.module_from_spec(spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 import tomllib
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from gateway.errors import SettingsError
+
+# What our own processes tell each other.
+INTERNAL = ("TIDEGATE_PARENT_FD", "TIDEGATE_LISTEN_FD", "TIDEGATE_PROCESS_ID", "TIDEGATE_REPLACES")
 
 _SECRET = re.compile(r"([A-Z0-9_]+)_WEBHOOK_SECRET")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -80,6 +84,8 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
             raise SettingsError(f"source {source.name!r} ({source.origin}) is taken, by {path.name} or the API; rename it")
         sources.append(source)
     fields = Settings.__dataclass_fields__
+    _refuse_unknown([name for name in environ if name.startswith("TIDEGATE_")], _variables(), "")
+    _refuse_unknown(list(table), [name for name in fields if name != "sources"], f" in {path.name}")
     values: dict[str, Any] = {}
     for name in fields:
         variable = f"TIDEGATE_{name.upper()}"
@@ -87,12 +93,21 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
             values[name] = _typed(name, environ[variable], variable)
         elif name in table:
             values[name] = _typed(name, table[name], f"{name} in {path.name}")
-    unknown = table.keys() - fields.keys()
-    if unknown:
-        raise SettingsError(f"{path.name} has an unknown setting: {sorted(unknown)[0]}")
     settings = Settings(**values, sources=tuple(sources))
     _check(settings)
     return settings
+
+
+def _variables() -> list[str]:
+    names = [f"TIDEGATE_{name.upper()}" for name in Settings.__dataclass_fields__ if name != "sources"]
+    return [*names, *INTERNAL]
+
+
+def _refuse_unknown(given: Sequence[str], known: Sequence[str], where: str) -> None:
+    for name in sorted(given):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            raise SettingsError(f"there is no setting {name}{where}{f'; did you mean {near[0]}?' if near else ''}")
 
 
 def _toml(path: Path) -> dict[str, Any]:
@@ -150,7 +165,8 @@ def _environment_sources(environ: Mapping[str, str]) -> list[SourceSettings]:
         match = _SECRET.fullmatch(variable)
         if match:
             name = match[1].lower().replace("_", "-")
-            found.append(SourceSettings(name=name, provider=name, secrets=_secrets(value, variable), origin=variable))
+            secrets = tuple(part.strip() for part in value.split(",") if part.strip())
+            found.append(SourceSettings(name=name, provider=name, secrets=secrets, origin=variable))
     return found
 
 
@@ -164,14 +180,14 @@ def _toml_sources(table: Any, file: str) -> list[SourceSettings]:
         unknown = options.keys() - {"provider", "secret", "secrets"}
         if unknown:
             raise SettingsError(f"{where} has an unknown option: {sorted(unknown)[0]}")
-        secrets = options.get("secrets", options.get("secret", ""))
-        joined = ",".join(secrets) if isinstance(secrets, list) else str(secrets)  # pyright: ignore[reportUnknownArgumentType]
-        found.append(SourceSettings(name=name, provider=str(options.get("provider", name)), secrets=_secrets(joined, where), origin=file))
+        provider, secrets = str(options.get("provider", name)), _secrets(options, where)
+        found.append(SourceSettings(name=name, provider=provider, secrets=secrets, origin=file))
     return found
 
 
-def _secrets(value: str, where: str) -> tuple[str, ...]:
-    secrets = tuple(part.strip() for part in value.split(",") if part.strip())
-    if not secrets:
-        raise SettingsError(f"{where} holds no secret; paste the signing secret the provider shows you")
-    return secrets
+def _secrets(options: dict[str, Any], where: str) -> tuple[str, ...]:
+    given: Any = options.get("secrets", options.get("secret", []))
+    texts: Any = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in cast(list[Any], texts)):
+        raise SettingsError(f"{where}: `secret` is a text, and `secrets` a list of texts, the newest first")
+    return tuple(text.strip() for text in cast(list[str], texts) if text.strip())

@@ -10,16 +10,18 @@ import msgspec
 
 from gateway import codec, interpreter
 from gateway.clock import Clock, system_clock
-from gateway.core.spec import BrokenModule, EventSpec, Manifest
+from gateway.core.spec import BrokenModule, EventSpec, FunctionSpec, Manifest
 from gateway.engine.local import LocalInvoker
 from gateway.engine.worker import Worker
+from gateway.ids import new_id
 from gateway.observe.meter import Meter
-from gateway.registry import Registry, load_functions
+from gateway.registry import Registry, load_functions, shown
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.admin import Publish
 from gateway.store.database import open_database
 from gateway.store.journal import Journal
+from gateway.store.runs import Rescue, Retire
 from gateway.telemetry import Telemetry
 
 APP = "local"
@@ -34,14 +36,29 @@ def publish(settings: Settings, telemetry: Telemetry) -> None:
     database.close()
 
 
-async def run_worker(settings: Settings, telemetry: Telemetry, meter: Meter, clock: Clock = system_clock) -> None:
-    """Publish the functions found and run what is due, until SIGTERM or SIGINT."""
+async def run_worker(
+    settings: Settings,
+    telemetry: Telemetry,
+    meter: Meter,
+    clock: Clock = system_clock,
+    *,
+    process_id: str | None = None,
+    replaces: str | None = None,
+) -> None:
+    """Publish the functions found and run what is due, until SIGTERM or SIGINT.
+
+    `replaces`: the process that died in this one's place: its runs are free at once, and not only when its lease is over.
+    """
     schema.check(settings.resolved_database_url)
     registry = _load(settings, telemetry)
     database = open_database(settings.resolved_database_url)
     journal = Journal(database, telemetry)
     await journal.commit(_publish(registry, clock))
+    if replaces is not None:
+        await journal.commit(Retire(replaces))
+        await journal.commit(Rescue(clock()))
     worker = Worker(
+        id=process_id or new_id("wrk"),
         database=database,
         journal=journal,
         invoker=LocalInvoker(registry.functions, clock),
@@ -75,11 +92,15 @@ def _load(settings: Settings, telemetry: Telemetry) -> Registry:
 
 def _publish(registry: Registry, clock: Clock) -> Publish:
     manifest = Manifest(
-        specs=tuple(function.spec for function in registry.functions.values()),
+        specs=tuple(_placed(function.spec) for function in registry.functions.values()),
         broken=tuple(BrokenModule(found.file, found.message) for found in registry.broken),
         events=tuple(_event_specs(registry)),
     )
     return Publish(APP, manifest, clock())
+
+
+def _placed(spec: FunctionSpec) -> FunctionSpec:
+    return msgspec.structs.replace(spec, origin=shown(spec.origin))
 
 
 def _event_specs(registry: Registry) -> Iterator[EventSpec]:

@@ -361,13 +361,12 @@ class GitHub(Provider):
     def parse(self, request: Inbound) -> Parsed:
         """Event from the header, action from the payload; a form's payload is the value of its field `payload`."""
         payload = _form_payload(request)
-        body = request.body if payload is None else payload
-        action = _Action.decode(body).action
+        action = _action(request.body if payload is None else payload)
         event = request.header("x-github-event") or "unknown"
         delivery = request.header("x-github-delivery")
         hashed = body_key(request.body)
         return Parsed(
-            type=f"{event}.{action}" if isinstance(action, str) and action else event,
+            type=f"{event}.{action}" if action else event,
             key=f"{delivery[:MAX_ATTRIBUTE]}:{hashed}" if delivery else hashed,
             data=payload,
             attributes=_attributes(request),
@@ -392,12 +391,24 @@ class _ActionOnly(msgspec.Struct):
 _Action = msgspec.json.Decoder(_ActionOnly)
 
 
+def _action(payload: bytes) -> str | None:
+    """None where there is none, and for a payload that cannot be read: name and key are in the headers."""
+    try:
+        action = _Action.decode(payload).action
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    return action if isinstance(action, str) else None
+
+
 def _form_payload(request: Inbound) -> bytes | None:
     kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
     if kind != "application/x-www-form-urlencoded":
         return None
-    fields = dict(parse_qsl(request.body.decode("latin-1"), encoding="utf-8", errors="strict", max_num_fields=20))
-    return fields["payload"].encode()
+    try:
+        fields = dict(parse_qsl(request.body.decode("latin-1"), encoding="utf-8", errors="strict", max_num_fields=20))
+    except ValueError:
+        return None
+    return fields["payload"].encode() if "payload" in fields else None
 
 
 def _attributes(request: Inbound) -> dict[str, Any]:

@@ -87,6 +87,29 @@ class Allowance:
         return call
 
 
+def with_options(app: ASGIApp) -> ASGIApp:
+    """Answers OPTIONS with the methods a resource takes; Litestar's own answer names those of its first handler only."""
+
+    async def call(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "OPTIONS":
+            await app(scope, receive, send)
+            return
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 405:
+                allow = header(message["headers"], b"allow") or b""
+                await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow)]})
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                answered.append(True)
+            elif not answered:
+                await send(message)
+
+        answered: list[bool] = []
+        await app({**scope, "method": "TRACE"}, receive, answer)  # a method that nothing takes
+
+    return call
+
+
 async def refuse(scope: Scope, send: Send, code: str) -> None:
     """Answer a call with a problem."""
     text = problem(code, scope["state"]["request_id"], instance=scope["path"])

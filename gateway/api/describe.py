@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from litestar import Request
@@ -47,10 +48,6 @@ CODES = {
     500: "internal",
     503: "unavailable",
 }
-# What Litestar does not say of the bodies it reads: a member that is not known is refused.
-STRICT = ("NewKey", "NewSource", "SourceChange", "NewSecret", "SecretChange", "Sample", "Reprocess")
-TIMES = ("occurred_at", "received_at", "created_at", "started_at", "finished_at", "next_attempt_at", "expires_at",
-         "last_used_at", "paused_at", "at")  # fmt: skip
 EVERYWHERE = (400, 401, 403, 429, 500, 503)
 
 
@@ -92,6 +89,7 @@ def body(schema: Mapping[str, Any], example: Any, *, required: bool = True) -> t
     """The operation of a route that reads its JSON body itself, exactly as it came."""
     content = {"application/json": OpenAPIMediaType(schema=_Verbatim(dict(schema)), examples={"example": Example(value=example)})}
 
+    @dataclass
     class Described(Operation):
         def __post_init__(self) -> None:
             self.request_body = RequestBody(content=content, required=required)
@@ -111,25 +109,14 @@ class _Verbatim(Described):
 
 
 class Document(JsonRenderPlugin):
-    """Serves the document, at `/schema` and `/schema/openapi.json`, with the formats that member names tell."""
+    """Serves the document at `/schema` and `/schema/openapi.json`, with the resources as msgspec itself describes them."""
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        for name in STRICT:
-            openapi_schema["components"]["schemas"][name]["additionalProperties"] = False
-        return self.render_json(request, cast(dict[str, Any], _with_formats(openapi_schema)))  # pyright: ignore[reportUnknownMemberType]
-
-
-def _with_formats(value: Any, name: str = "") -> Any:
-    if isinstance(value, list):
-        return [_with_formats(item) for item in cast(list[Any], value)]
-    if not isinstance(value, dict):
-        return value
-    found: dict[str, Any] = {key: _with_formats(item, key) for key, item in cast(dict[str, Any], value).items()}
-    if name in TIMES:
-        for one in (found, *found.get("oneOf", ())):
-            if one.get("type") == "string":
-                one["format"] = "date-time"
-    return found
+        kinds = [kind for kind in vars(schemas).values() if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        _, described = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
+        named = openapi_schema["components"]["schemas"]
+        whole = {**openapi_schema["components"], "schemas": {**named, **{name: described[name] for name in described}}}
+        return self.render_json(request, {**openapi_schema, "components": whole})  # pyright: ignore[reportUnknownMemberType]
 
 
 def config() -> OpenAPIConfig:

@@ -8,14 +8,13 @@ from typing import Annotated, Any, Literal, cast
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.params import Parameter
 
 from gateway import codec
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps, authorise, may
-from gateway.api.filters import Cursor, Limit, Many, Query, Since, Until, between, filters, instant
-from gateway.api.patterns import EVENT_NAME, RFC_3339
-from gateway.errors import InvalidRequest
+from gateway.api.filters import Cursor, Limit, Many, Query, Since, Until, between, filters, instant, several
+from gateway.api.patterns import EVENT_ID, EVENT_NAME
+from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.ids import new_id
 from gateway.ingest.receive import traceparent
 from gateway.store.admin import Replay
@@ -25,6 +24,7 @@ MAX_BATCH = 5000
 SOURCE = "api"
 
 _NAME = re.compile(EVENT_NAME.removesuffix("$"))
+_ID = re.compile(EVENT_ID.removesuffix("$"))
 
 Call = Request[Any, Any, Any]
 
@@ -49,8 +49,8 @@ _NEW_EVENT: dict[str, Any] = {
     "properties": {
         "name": {"type": "string", "pattern": EVENT_NAME, "maxLength": 200, "examples": ["user/created"]},
         "data": {"description": "Any JSON; kept byte for byte."},
-        "id": {"type": ["string", "null"], "minLength": 1, "maxLength": 255, "description": "Sent again, it is the same event."},
-        "occurred_at": {"type": ["string", "null"], "pattern": RFC_3339},
+        "id": {"type": ["string", "null"], "pattern": EVENT_ID, "description": "Sent again, it is the same event."},
+        "occurred_at": {"type": ["string", "null"], "format": "date-time"},
     },
 }
 _EXAMPLE = {"name": "user/created", "data": {"id": 7}, "id": "user-7"}
@@ -80,7 +80,7 @@ async def list_events(
     key: Many = None,
     since: Since = None,
     until: Until = None,
-    include: Annotated[list[Literal["payload"]] | None, Parameter(description="Show the data too.")] = None,
+    include: Annotated[list[Literal["payload"]] | None, several("Show the data too.", "payload")] = None,
 ) -> Response[bytes]:
     """Events, newest first. `include=payload` shows their data too."""
     given = {"name": name, "event": event, "source": source, "key": key, "since": since, "until": until}
@@ -172,7 +172,10 @@ async def replay_event(deps: Deps, event_id: str, request: Call) -> Response[byt
     else:
         unknown = [id_ for id_ in chosen if id_ not in fanout.specs]
         if unknown:
-            raise InvalidRequest(f"There is no function {unknown[0]!r}.", pointer="/functions")
+            raise NotFound(f"There is no function {unknown[0]!r}.")
+        deaf = [id_ for id_ in chosen if not fanout.listens(id_, row["name"])]
+        if deaf:
+            raise Conflict(f"The function {deaf[0]!r} does not listen to {row['name']}.")
         deliveries = fanout.chosen(list(dict.fromkeys(chosen)))
     replay_id = new_id("rpl")
     await deps.journal.commit(Replay(event_id, replay_id, deliveries, deps.clock()))
@@ -232,7 +235,7 @@ def _accept(deps: Deps, new: NewEvent, pointer: str, now: int, trace: str | None
     if not _NAME.fullmatch(new.name) or len(new.name) > 200:
         message = f"Event name {new.name!r}: use letters, digits, `_.-` and a `/`, as in `user/created`."
         raise InvalidRequest(message, code="invalid_event", pointer=f"{pointer}/name")
-    if new.id is not None and (not 0 < len(new.id) <= 255 or not new.id.isprintable()):
+    if new.id is not None and not _ID.fullmatch(new.id):
         raise InvalidRequest("An event's `id` has 1 to 255 printable characters.", code="invalid_event", pointer=f"{pointer}/id")
     try:
         occurred_at = now if new.occurred_at is None else instant(new.occurred_at, "occurred_at")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from litestar import Request, Response, get
@@ -10,7 +11,9 @@ from litestar.openapi import ResponseSpec
 
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps, may
+from gateway.core.spec import BrokenModule
 from gateway.errors import STORE_REMEDIES, StoreState, Unavailable
+from gateway.registry import shown
 
 READINESS = {503: ResponseSpec(schemas.Readiness, description="It does not take what arrives.", generate_examples=False)}
 
@@ -40,8 +43,12 @@ async def readyz(deps: Deps, request: Request[Any, Any, Any]) -> Response[bytes]
         paused=backlog["paused"],
         unwritten=deps.journal.queued,
     )
-    files = [schemas.BrokenModule(found.file.rpartition("/")[2], found.message if told else None) for found in broken]
+    files = [_broken(found, told) for found in broken]
     return present.json(schemas.Readiness("ready", schemas.StoreHealth("ok"), waits, files))
+
+
+def _broken(found: BrokenModule, told: bool) -> schemas.BrokenModule:
+    return schemas.BrokenModule(shown(found.file), found.message) if told else schemas.BrokenModule(Path(found.file).name, None)
 
 
 def _away(state: StoreState) -> Response[bytes]:

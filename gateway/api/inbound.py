@@ -1,11 +1,13 @@
-"""`POST /webhooks/{source}`: a bare ASGI app in front of Litestar, because every webhook passes here."""
+"""`POST /webhooks/{source}`: beside the framework and not through it, because every webhook passes here."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from http import HTTPStatus
 
-from litestar.types import ASGIApp, Receive, Scope, Send
+import msgspec
+from litestar.types import Receive, Scope
 
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
@@ -18,7 +20,17 @@ MAX_HEADERS_BYTES = 65_536
 
 Headers = Iterable[tuple[bytes, bytes]]
 
-_JSON = (b"content-type", b"application/json")
+PREFIX = "/webhooks/"
+# What is refused before its body has been read: whatever is still to come is not waited for.
+UNREAD = ("too_large", "timeout", "unreadable", "unsupported_media_type", "unknown_source", "method_not_allowed")
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """An HTTP response: its head without the empty line at the end, its body, and whether the connection ends with it."""
+
+    head: bytes
+    body: bytes
+    close: bool
 
 
 class Unreadable(Exception):
@@ -29,37 +41,37 @@ class Unreadable(Exception):
         self.code = code
 
 
-def front_door(receiver: Receiver, api: ASGIApp, telemetry: Telemetry, max_body_bytes: int) -> ASGIApp:
-    """Webhooks go straight to the receiver, everything else to `api`."""
+class Door:
+    """Where webhooks come in, and are answered in one piece."""
 
-    async def front(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/webhooks/"):
-            await api(scope, receive, send)
-            return
+    def __init__(self, receiver: Receiver, telemetry: Telemetry, max_body_bytes: int) -> None:
+        self._receiver = receiver
+        self._telemetry = telemetry
+        self._max_body_bytes = max_body_bytes
+
+    async def answer(self, scope: Scope, receive: Receive) -> Reply:
+        """The reply to one request under `/webhooks/`."""
         request_id = new_id("req")
         try:
-            answer = await _answer(receiver, scope, receive, request_id, max_body_bytes)
+            answer = await self._answer(scope, receive, request_id)
         except Exception as error:
-            telemetry.emit("api.error", request=request_id, path=scope["path"], error=repr(error), exception=error)
+            self._telemetry.emit("api.error", request=request_id, path=scope["path"], error=repr(error), exception=error)
             answer = Answer(500, code="internal")
-        await _send(send, answer, request_id, scope["path"])
+        return _reply(answer, request_id, scope["path"])
 
-    return front
-
-
-async def _answer(receiver: Receiver, scope: Scope, receive: Receive, request_id: str, limit: int) -> Answer:
-    path: str = scope["path"]
-    source = receiver.source(path.removeprefix("/webhooks/").rstrip("/"))
-    if source is None:
-        return UNKNOWN_SOURCE
-    if scope["method"] != "POST":  # type: ignore[typeddict-item]
-        return Answer(405, code="method_not_allowed")
-    try:
-        headers = _headers(scope["headers"], limit)
-        body = await _body(receive, limit)
-    except Unreadable as error:
-        return Answer(PROBLEMS[error.code][0], code=error.code)
-    return await receiver.receive(source, Inbound("POST", _url(scope), headers, body), request_id)
+    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Answer:
+        path: str = scope["path"]
+        source = self._receiver.source(path.removeprefix(PREFIX).rstrip("/"))
+        if source is None:
+            return UNKNOWN_SOURCE
+        if scope["method"] != "POST":  # type: ignore[typeddict-item]
+            return Answer(405, code="method_not_allowed")
+        try:
+            headers = _headers(scope["headers"], self._max_body_bytes)
+            body = await _body(receive, self._max_body_bytes)
+        except Unreadable as error:
+            return Answer(PROBLEMS[error.code][0], code=error.code)
+        return await self._receiver.receive(source, Inbound("POST", _url(scope), headers, body), request_id)
 
 
 def _headers(raw: Headers, limit: int) -> list[tuple[str, str]]:
@@ -116,14 +128,18 @@ async def _rest(receive: Receive, message: object, limit: int) -> bytes:
         current = await receive()  # type: ignore[assignment]
 
 
-async def _send(send: Send, answer: Answer, request_id: str, path: str) -> None:
-    body, media = answer.body, _JSON
-    if answer.code is not None:
-        body, media = problem(answer.code, request_id, instance=path), (b"content-type", MEDIA_TYPE.encode())
-    headers = [media, (b"content-length", b"%d" % len(body)), (b"x-request-id", request_id.encode())]
-    if answer.retry_after is not None:
-        headers.append((b"retry-after", b"%d" % answer.retry_after))
-    if answer.status == 405:
-        headers.append((b"allow", b"POST"))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def _reply(answer: Answer, request_id: str, path: str) -> Reply:
+    if answer.code is None:
+        head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
+        return Reply(head % (len(answer.body), request_id.encode()), answer.body, close=False)
+    body = problem(answer.code, request_id, instance=path)
+    lines = [
+        f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
+        f"content-type: {MEDIA_TYPE}",
+        f"content-length: {len(body)}",
+        f"x-request-id: {request_id}",
+        *([f"retry-after: {answer.retry_after}"] if answer.retry_after is not None else []),
+        *(["allow: POST"] if answer.status == 405 else []),
+        "",
+    ]
+    return Reply("\r\n".join(lines).encode(), body, close=answer.code in UNREAD)

@@ -8,7 +8,8 @@ RFC_3339 = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)
 CURSOR = r"^[A-Za-z0-9_-]+$"
 WORD = r"^[^\x00]*$"
 SOURCE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
-SECRET = r"^[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,998}[^\s\x00-\x1f\x7f])?$"
+SECRET_TEXT = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]{0,998}[^\x00-\x20\x7f])?$"  # noqa: S105
+EVENT_ID = r"^[^\x00-\x1f\x7f]{1,255}$"
 EVENT_NAME = r"^[A-Za-z0-9_.-]+(/[A-Za-z0-9_.:-]+)+$"
 
 IN_WORDS: Mapping[str, str] = {
@@ -16,7 +17,8 @@ IN_WORDS: Mapping[str, str] = {
     CURSOR: "that is a cursor from an earlier page",
     WORD: "without NUL characters",
     SOURCE_NAME: "of up to 63 lower-case letters, digits and `-`",
-    SECRET: "of 1 to 1,000 printable characters, without white space around it",
+    SECRET_TEXT: "of 1 to 1,000 printable characters, without white space around it",
+    EVENT_ID: "of 1 to 255 printable characters",
     EVENT_NAME: "of letters, digits, `_.-` and a `/`, as in `user/created`",
 }
 

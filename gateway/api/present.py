@@ -146,7 +146,7 @@ def provider(found: Provider) -> schemas.Provider:
         title=found.title or found.name,
         docs=found.docs,
         setup=found.setup,
-        scheme=str(found.scheme),
+        scheme=describe() if (describe := getattr(found.scheme, "describe", None)) else {"kind": type(found.scheme).__name__},
         type_at=found.type_header or found.type_at,
         id_at=found.id_at,
         events=sorted(kind.event_name for kind in found.events),
@@ -164,6 +164,7 @@ def source(found: Source, url: str, now: int, uses: Mapping[int, int]) -> schema
         enabled=found.enabled,
         origin=found.origin,
         setup=found.provider.setup,
+        samples=sorted(found.provider.samples),
         secrets=[
             schemas.Secret(
                 n=secret.n,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -140,5 +141,10 @@ def _invalid(error: ValidationException) -> tuple[str, str | None, Members]:
         return "invalid_request", error.detail.partition(" for ")[0], []
     told = [("" if fault.key == "data" else fault.key, in_words(fault.message), fault.source) for fault in faults]
     detail = "; ".join(f"{key}: {message}" if key else message for key, message, _ in told)
-    members = [("/" + key.replace(".", "/") if key else "", message) for key, message, source in told if source in ("body", "")]
+    members = [(_pointer(key), message) for key, message, source in told if source in ("body", "")]
     return "invalid_request", detail, members
+
+
+def _pointer(key: str) -> str:
+    """`secrets[0]` and `a.b` as JSON pointers."""
+    return "".join(f"/{part}" for part in re.split(r"[.\[\]]+", key) if part)

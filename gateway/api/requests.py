@@ -5,30 +5,29 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any, Literal
 
-import msgspec
 from litestar import Request, Response, get, post
-from litestar.params import Parameter
-from msgspec import Meta
 
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps, authorise, may
-from gateway.api.filters import Cursor, Limit, Many, Query, RequestStatuses, Since, Until, When, Word, between, filters, with_status
-from gateway.api.patterns import CURSOR
+from gateway.api.filters import (
+    Cursor,
+    Limit,
+    Many,
+    Query,
+    RequestStatuses,
+    Since,
+    Until,
+    between,
+    filters,
+    several,
+    with_status,
+)
 from gateway.errors import Conflict
 from gateway.store.reads import REQUEST_STATUS
 
 REPROCESS_AT_ONCE = 200
 
 Call = Request[Any, Any, Any]
-
-
-class Reprocess(msgspec.Struct, forbid_unknown_fields=True):
-    """Which quarantined requests to verify again: all of a source, of a time span."""
-
-    source: Word
-    since: When | None = None
-    until: When | None = None
-    cursor: Annotated[str, Meta(pattern=CURSOR)] | None = None
 
 
 def _query(limit: int, cursor: str | None, given: dict[str, Any]) -> Query:
@@ -49,7 +48,7 @@ async def list_requests(
     event: Many = None,
     since: Since = None,
     until: Until = None,
-    include: Annotated[list[Literal["headers"]] | None, Parameter(description="Show the headers too.")] = None,
+    include: Annotated[list[Literal["headers"]] | None, several("Show the headers too.", "headers")] = None,
 ) -> Response[bytes]:
     """Inbound requests, newest first. `include=headers` shows their headers too; `event` takes event ids."""
     given = {"status": status, "source": source, "reason": reason, "event": event, "since": since, "until": until}
@@ -126,7 +125,7 @@ async def reprocess_request(deps: Deps, request_id: str) -> Response[bytes]:
     status_code=200,
     responses=describe.answers(schemas.ReprocessedMany, 409, 413, 415, 422),
 )
-async def reprocess_requests(deps: Deps, data: Reprocess) -> Response[bytes]:
+async def reprocess_requests(deps: Deps, data: schemas.Reprocess) -> Response[bytes]:
     """Verify the quarantined requests of a source again, up to 200 at a time, newest first."""
     given = {"status": ["quarantined"], "source": [data.source], "reason": None, "event": None}
     query = _query(REPROCESS_AT_ONCE, data.cursor, {**given, "since": data.since, "until": data.until})

@@ -13,7 +13,20 @@ from litestar.params import Parameter
 from gateway import codec
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps
-from gateway.api.filters import Cursor, DeliveryStatuses, Limit, Many, Query, RunStatuses, Since, Until, between, filters, with_status
+from gateway.api.filters import (
+    Cursor,
+    DeliveryStatuses,
+    Limit,
+    Many,
+    Query,
+    RunStatuses,
+    Since,
+    Until,
+    between,
+    filters,
+    several,
+    with_status,
+)
 from gateway.errors import Conflict, InvalidRequest
 from gateway.store.admin import CancelRun, RetryRun
 from gateway.store.reads import DELIVERY_STATUS, RUN_STATUS
@@ -38,7 +51,7 @@ async def list_runs(
     event_id: Many = None,
     since: Since = None,
     until: Until = None,
-    include: Annotated[list[Literal["attempts"]] | None, Parameter(description="Show the ended attempts too.")] = None,
+    include: Annotated[list[Literal["attempts"]] | None, several("Show the ended attempts too.", "attempts")] = None,
 ) -> Response[bytes]:
     """Runs, newest first. `event` takes event names; `include=attempts` shows the ended attempts of each."""
     given = {"status": status, "function": function, "event": event, "event_id": event_id, "since": since, "until": until}

@@ -10,9 +10,22 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from gateway.api.patterns import CURSOR, SECRET_TEXT, SOURCE_NAME, WORD
 from gateway.errors import StoreState
 
-Time = Annotated[str, Meta(examples=["2026-11-24T08:00:00.123Z"])]
+Time = Annotated[str, Meta(examples=["2026-11-24T08:00:00.123Z"], extra_json_schema={"format": "date-time"})]
+When = Annotated[
+    str,
+    Meta(
+        description="RFC 3339, with a time zone.",
+        examples=["2026-11-24T08:00:00Z"],
+        extra_json_schema={"format": "date-time"},
+    ),
+]
+Word = Annotated[str, Meta(pattern=WORD, max_length=500)]
+SourceName = Annotated[str, Meta(pattern=SOURCE_NAME, description="Its URL ends in it.", examples=["shop"])]
+SecretText = Annotated[str, Meta(pattern=SECRET_TEXT)]
+MAX_SECRETS = 20
 RunStatus = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 DeliveryStatus = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled", "skipped"]
 RequestStatus = Literal["accepted", "duplicate", "quarantined"]
@@ -136,7 +149,7 @@ class Provider(msgspec.Struct):
     title: str
     docs: str
     setup: Annotated[str, Meta(description="What to do at the third party.")]
-    scheme: Annotated[str, Meta(description="How it signs.")]
+    scheme: Annotated[dict[str, Any], Meta(description="How it signs: its `kind`, and what goes with it.")]
     type_at: str
     id_at: str
     events: Annotated[list[str], Meta(description="Event names with a typed class.")]
@@ -163,6 +176,7 @@ class Source(msgspec.Struct):
     enabled: bool
     origin: Annotated[str, Meta(description="`api`, or the variable or file that configures it: then it is changed there.")]
     setup: str
+    samples: Annotated[list[str], Meta(description="What `tidegate trigger` and `POST /sources/{id}/test` can send.")]
     secrets: list[Secret]
 
 
@@ -370,3 +384,57 @@ class EventTypeList(msgspec.Struct):
     """All there are, by name."""
 
     data: list[EventType]
+
+
+# What clients send.
+
+
+class NewKey(msgspec.Struct, forbid_unknown_fields=True):
+    """An API key to make: what it is for, what it may do (`admin` includes all), and until when."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=100, pattern=WORD)]
+    scopes: Annotated[list[Scope], Meta(min_length=1, max_length=5)]
+    expires_at: When | None = None
+
+
+class NewSource(msgspec.Struct, forbid_unknown_fields=True):
+    """A source to make. Without secrets it refuses everything until it has one."""
+
+    name: SourceName
+    provider: str
+    secrets: Annotated[list[SecretText], Meta(max_length=MAX_SECRETS)] = []
+
+
+class SourceChange(msgspec.Struct, forbid_unknown_fields=True):
+    """What can be changed of a source."""
+
+    enabled: bool
+
+
+class NewSecret(msgspec.Struct, forbid_unknown_fields=True):
+    """A secret to add; `expire_others_at` ends the others, for a rotation."""
+
+    secret: SecretText
+    expires_at: When | None = None
+    expire_others_at: When | None = None
+
+
+class SecretChange(msgspec.Struct, forbid_unknown_fields=True):
+    """When a secret ends; null for never, a time in the past for now."""
+
+    expires_at: When | None
+
+
+class Sample(msgspec.Struct, forbid_unknown_fields=True):
+    """Which of the provider's samples to send."""
+
+    type: str
+
+
+class Reprocess(msgspec.Struct, forbid_unknown_fields=True):
+    """Which quarantined requests to verify again: all of a source, of a time span."""
+
+    source: Word
+    since: When | None = None
+    until: When | None = None
+    cursor: Annotated[str, Meta(pattern=CURSOR)] | None = None

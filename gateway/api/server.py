@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import Generator
+from functools import partial
 from typing import Any, cast
 
 import uvicorn
 from litestar.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.api.inbound import PREFIX, Door
+from gateway.api.listener import BACKLOG
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 65_536
@@ -20,6 +25,10 @@ DRAIN_SECONDS = 10
 
 class Protocol(HttpToolsProtocol):
     """One connection: a request's line and headers arrive within HEAD_SECONDS and HEAD_BYTES, or it ends."""
+
+    def __init__(self, door: Door, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._door = door
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.head_since: float | None = self.loop.time()
@@ -42,6 +51,28 @@ class Protocol(HttpToolsProtocol):
             self.head_bytes += len(data)
             if self.head_bytes > HEAD_BYTES:
                 self.refuse(b"431 Request Header Fields Too Large")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        if not cycle.scope["path"].startswith(PREFIX):
+            super()._start_asgi_task(cycle, app)
+            return
+        task = self.loop.create_task(self._webhook(cycle))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _webhook(self, cycle: RequestResponseCycle) -> None:
+        """Serve a webhook without ASGI: its messages, and a response in several of them, cost as much as all the rest."""
+        reply = await self._door.answer(cast(Any, cycle.scope), cast(Any, cycle.receive))
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if cycle.disconnected:
+            return
+        closes = reply.close or not cycle.keep_alive
+        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
+        self.transport.write(reply.head + end + (b"" if cycle.scope["method"] == "HEAD" else reply.body))
+        if closes:
+            self.transport.close()
+        cycle.on_response()
 
     def refuse(self, status: bytes) -> None:
         """End the connection with a bare status: what it sent is no request yet."""
@@ -102,13 +133,11 @@ class Server(uvicorn.Server):
                     connection.refuse(b"408 Request Timeout")
 
 
-async def serve(app: ASGIApp, host: str, port: int) -> None:
-    """Serve `app` until SIGTERM or SIGINT."""
+async def serve(app: ASGIApp, door: Door, listener: socket.socket) -> None:
+    """Serve webhooks at the door and everything else by `app`, until SIGTERM or SIGINT."""
     config = uvicorn.Config(
         cast(Any, app),
-        host=host,
-        port=port,
-        http=Protocol,
+        http=cast(Any, partial(Protocol, door)),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -116,12 +145,12 @@ async def serve(app: ASGIApp, host: str, port: int) -> None:
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = Server(config)
     sweeping = asyncio.create_task(server.sweep())
     try:
-        await server.serve()
+        await server.serve(sockets=[listener])
     finally:
         sweeping.cancel()

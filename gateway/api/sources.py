@@ -3,62 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps
-from gateway.api.filters import When
-from gateway.api.keys import future
-from gateway.api.patterns import SECRET, SOURCE_NAME
+from gateway.api.filters import instant
 from gateway.clock import SECOND
 from gateway.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, Unavailable
 from gateway.ids import new_id
 from gateway.ingest.sources import Secret, Source, seal
-from gateway.sdk.scheme import Inbound
+from gateway.sdk.provider import Provider
+from gateway.sdk.scheme import Inbound, fault_of
 from gateway.store.access import BY_API, ChangeSource, CreateSource, DeleteSource
 
-MAX_SECRETS = 20
-
-_Name = Annotated[str, msgspec.Meta(pattern=SOURCE_NAME, description="Its URL ends in it.", examples=["shop"])]
-_Secret = Annotated[str, msgspec.Meta(pattern=SECRET)]
 Call = Request[Any, Any, Any]
-
-
-class NewSource(msgspec.Struct, forbid_unknown_fields=True):
-    """A source to make. Its URL ends in its name; without secrets it refuses everything until it has one."""
-
-    name: _Name
-    provider: str
-    secrets: Annotated[list[_Secret], msgspec.Meta(max_length=MAX_SECRETS)] = []
-
-
-class SourceChange(msgspec.Struct, forbid_unknown_fields=True):
-    """What can be changed of a source."""
-
-    enabled: bool
-
-
-class NewSecret(msgspec.Struct, forbid_unknown_fields=True):
-    """A secret to add; `expire_others_at` ends the others, for a rotation."""
-
-    secret: _Secret
-    expires_at: When | None = None
-    expire_others_at: When | None = None
-
-
-class SecretChange(msgspec.Struct, forbid_unknown_fields=True):
-    """When a secret ends; null for never."""
-
-    expires_at: When | None
-
-
-class Sample(msgspec.Struct, forbid_unknown_fields=True):
-    """Which of the provider's samples to send."""
-
-    type: str
 
 
 @get("/sources", tags=["sources"], responses=describe.answers(schemas.SourceList))
@@ -79,16 +40,18 @@ async def get_source(deps: Deps, source_id: str) -> Response[bytes]:
     tags=["sources"],
     opt={"scope": "admin"},
     status_code=201,
-    responses=describe.answers(schemas.Source, 409, 413, 415, 422, status=201),
+    responses=describe.answers(schemas.Source, 404, 409, 413, 415, 422, status=201),
 )
-async def create_source(deps: Deps, data: NewSource) -> Response[bytes]:
+async def create_source(deps: Deps, data: schemas.NewSource) -> Response[bytes]:
     """Make a source. It is served here at once, and by every other gateway within a second."""
     if data.name == BY_API:
         raise Conflict("The source `api` is what events sent through the API come from.")
     if data.provider not in deps.providers:
         known = ", ".join(sorted(deps.providers)) or "none"
-        raise InvalidRequest(f"There is no provider {data.provider!r}; there are: {known}.", pointer="/provider")
+        raise NotFound(f"There is no provider {data.provider!r}; there are: {known}.")
     now = deps.clock()
+    for n, text in enumerate(data.secrets):
+        _refuse_fault(deps.providers[data.provider], text, f"/secrets/{n}")
     secrets = [Secret(n, text, now) for n, text in enumerate(data.secrets)]
     sealed = seal(deps.cipher, data.name, secrets)
     if not await deps.journal.commit(CreateSource(new_id("src"), data.name, data.provider, sealed, now)):
@@ -103,7 +66,7 @@ async def create_source(deps: Deps, data: NewSource) -> Response[bytes]:
     opt={"scope": "admin"},
     responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415),
 )
-async def change_source(deps: Deps, request: Call, source_id: str, data: SourceChange) -> Response[bytes]:
+async def change_source(deps: Deps, request: Call, source_id: str, data: schemas.SourceChange) -> Response[bytes]:
     """Enable or disable a source; a disabled one answers 404, as an unknown one does."""
     source = _editable(deps, request, source_id)
     return await _change(deps, source, source.secrets, data.enabled)
@@ -157,14 +120,15 @@ async def delete_source(deps: Deps, request: Call, source_id: str) -> None:
     status_code=201,
     responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415, 422, status=201),
 )
-async def add_secret(deps: Deps, request: Call, source_id: str, data: NewSecret) -> Response[bytes]:
+async def add_secret(deps: Deps, request: Call, source_id: str, data: schemas.NewSecret) -> Response[bytes]:
     """Add a secret, in effect here at once; with `expire_others_at` the others end then."""
     source, now = _editable(deps, request, source_id), deps.clock()
-    text, end, others = data.secret, future(deps, data.expires_at, "expires_at"), future(deps, data.expire_others_at, "expire_others_at")
+    text, end, others = data.secret, _end(data.expires_at, "expires_at"), _end(data.expire_others_at, "expire_others_at")
+    _refuse_fault(source.provider, text, "/secret")
     if any(secret.text == text for secret in source.secrets):
         raise Conflict("The source has this secret already.")
-    if len(source.secrets) >= MAX_SECRETS:
-        raise Conflict(f"A source has at most {MAX_SECRETS} secrets; remove one first.")
+    if len(source.secrets) >= schemas.MAX_SECRETS:
+        raise Conflict(f"A source has at most {schemas.MAX_SECRETS} secrets; remove one first.")
     ends = [secret.expires_at if others is None else min(others, secret.expires_at or others) for secret in source.secrets]
     kept = [msgspec.structs.replace(secret, expires_at=at) for secret, at in zip(source.secrets, ends, strict=True)]
     number = max((secret.n for secret in source.secrets), default=-1) + 1
@@ -177,11 +141,11 @@ async def add_secret(deps: Deps, request: Call, source_id: str, data: NewSecret)
     opt={"scope": "admin"},
     responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415),
 )
-async def change_secret(deps: Deps, request: Call, source_id: str, n: int, data: SecretChange) -> Response[bytes]:
+async def change_secret(deps: Deps, request: Call, source_id: str, n: int, data: schemas.SecretChange) -> Response[bytes]:
     """Say when a secret ends."""
     source = _editable(deps, request, source_id)
     _secret(source, n)
-    end = future(deps, data.expires_at, "expires_at")
+    end = _end(data.expires_at, "expires_at")
     secrets = [msgspec.structs.replace(s, expires_at=end) if s.n == n else s for s in source.secrets]
     return await _change(deps, source, secrets, source.enabled)
 
@@ -207,17 +171,17 @@ async def remove_secret(deps: Deps, request: Call, source_id: str, n: int) -> Re
     status_code=200,
     responses=describe.answers(schemas.Sent, 404, 409, 413, 415, 422),
 )
-async def try_source(deps: Deps, source_id: str, data: Sample) -> Response[bytes]:
+async def try_source(deps: Deps, source_id: str, data: schemas.Sample) -> Response[bytes]:
     """Sign one of the provider's samples with the source's newest secret and take it in, as if the third party had sent it."""
     source, now = _find(deps, source_id), deps.clock()
     secret = source.newest(now)
     if data.type not in source.provider.samples:
         known = ", ".join(sorted(source.provider.samples)) or "none"
-        raise InvalidRequest(f"{source.provider.name} has no sample {data.type!r}; there are: {known}.", pointer="/type")
+        raise NotFound(f"{source.provider.name} has no sample {data.type!r}; there are: {known}.")
     if secret is None or not source.enabled:
         raise Conflict("The source is disabled, or has no secret to sign with.")
     sample = source.provider.sample(data.type)
-    signed = source.provider.scheme.sign(sample.body, secret.text, now // SECOND)
+    signed = source.provider.scheme.sign(sample.body, secret.text, now // SECOND, sample.headers)
     headers = [(name.lower(), value) for name, value in [*sample.headers, *signed]]
     inbound = Inbound(method="POST", url=f"/webhooks/{source.name}", headers=headers, body=sample.body)
     answer = await deps.receiver.receive(source, inbound, new_id("req"))
@@ -248,6 +212,17 @@ def _secret(source: Source, n: int) -> Secret:
         if secret.n == n:
             return secret
     raise NotFound(f"The source has no secret {n}.")
+
+
+def _end(text: str | None, name: str) -> int | None:
+    """When a secret ends; a time in the past is now."""
+    return None if text is None else instant(text, name)
+
+
+def _refuse_fault(provider: Provider, secret: str, pointer: str) -> None:
+    fault = fault_of(provider.scheme, secret)
+    if fault is not None:
+        raise InvalidRequest(f"This is no secret of {provider.title or provider.name}: {fault}.", pointer=pointer)
 
 
 async def _change(deps: Deps, source: Source, secrets: Any, enabled: bool, status: int = 200) -> Response[bytes]:

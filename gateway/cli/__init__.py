@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import events, functions, keys, processes, providers, requests, runs, send, sources, trigger
-from gateway.errors import TidegateError
+from gateway.cli import events, functions, keys, processes, providers, requests, runs, send, serve, sources, trigger
+from gateway.errors import EXIT_OPERATOR, OperatorError, TidegateError
 
 
 def _version(asked: bool) -> None:
@@ -24,11 +24,12 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
 
 
 def main() -> None:
-    """Run the CLI; an error that was foreseen is one line, and exit code 1."""
+    """Run the CLI; an error that was foreseen is one line, and exit code 1, or 78 where Tidegate is set up wrongly."""
     sys.path.insert(0, "")
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(root)
-    processes.register(app)
+    for command in (serve.serve, serve.dev, processes.gateway, processes.worker, processes.migrate, processes.doctor):
+        app.command()(command)
     app.command("send")(send.send)
     app.command("trigger")(trigger.trigger)
     app.add_typer(events.app, name="events")
@@ -42,4 +43,4 @@ def main() -> None:
         app()
     except TidegateError as error:
         typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
+        sys.exit(EXIT_OPERATOR if isinstance(error, OperatorError) else 1)

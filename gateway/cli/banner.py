@@ -2,64 +2,68 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import shutil
+import sys
 import time
-from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import httpx
 import typer
 
+from gateway.cli.client import own_key
 from gateway.settings import Settings
 
 WAIT_SECONDS = 30.0
 
 
-def print_banner(settings: Settings) -> None:
+async def print_banner(settings: Settings) -> None:
     """Wait until the gateway answers, then print where everything is and the next thing to type."""
-    import httpx
-
-    from gateway.cli.client import own_key
-
     headers = {"Authorization": f"Bearer {own_key(settings)}"}
     deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        try:
-            ready = httpx.get(f"{settings.base_url}/readyz", headers=headers, timeout=2).json()
-            break
-        except (httpx.HTTPError, ValueError):
-            time.sleep(0.05)
-    else:
-        return
-    for line in lines(settings, ready.get("broken", [])):
+    async with httpx.AsyncClient(base_url=settings.base_url, headers=headers, timeout=2) as client:
+        while time.monotonic() < deadline:
+            try:
+                ready = (await client.get("/readyz")).json()
+                sources = (await client.get("/api/v1/sources")).json()["data"]
+                functions = (await client.get("/api/v1/functions")).json()["data"]
+                break
+            except (httpx.HTTPError, ValueError, KeyError):
+                await asyncio.sleep(0.05)
+        else:
+            return
+    for line in _lines(settings, ready, sources, functions):
         typer.echo(line)
 
 
-def lines(settings: Settings, broken: list[dict[str, str]]) -> list[str]:
-    """The banner."""
-    from gateway.store.admin import decode_manifest
-    from gateway.store.database import open_database
-    from gateway.store.reads import Reads
-
-    database = open_database(settings.resolved_database_url)
-    manifests = [decode_manifest(bytes(app["manifest"])) for app in Reads(database).apps()]
-    sources = [row for row in Reads(database).sources() if _served(settings, row, broken)]
-    database.close()
-    specs = [spec for manifest in manifests for spec in manifest.specs]
+def _lines(settings: Settings, ready: dict[str, Any], sources: list[dict[str, Any]], functions: list[dict[str, Any]]) -> list[str]:
     out = ["", f"Tidegate is ready at {settings.base_url}", ""]
-    for source in sources:
-        out.append(f"  source    {source['name']:<12} {settings.inbound_url}/webhooks/{source['name']}   ({source['origin']})")
+    out += [f"  source    {source['name']:<24} {source['url']}   ({source['origin']})" for source in sources]
     if not sources:
-        out.append("  No sources yet. Make one in another terminal: tidegate sources add stripe")
-    out += [f"  function  {spec.id:<24} on {', '.join(spec.on)}   ({spec.origin})" for spec in specs]
-    if not specs:
+        out.append(f"  No sources yet. Make one in another terminal: {_command()} sources add stripe")
+    out += [f"  function  {found['id']:<24} on {', '.join(found['on'])}   ({found['origin']})" for found in functions]
+    if not functions:
         out.append("  No functions yet. Write one: functions/mine.py")
-    out += [f"  LEFT OUT  {found['file']}: {found['message']}" for found in broken]
+    out += [f"  LEFT OUT  {found['file']}: {found['message']}" for found in ready.get("broken", [])]
     if sources:
-        first = sources[0]
-        event = {"stripe": "invoice.paid", "github": "push"}.get(first["provider"], "TYPE")
-        out += ["", f"Next, in another terminal:  tidegate trigger {first['name']} {event}"]
+        out += ["", f"Next, in another terminal:  {_command()} trigger {sources[0]['name']} {_event(sources[0], functions)}"]
     return [*out, ""]
 
 
-def _served(settings: Settings, row: Mapping[str, Any], broken: list[dict[str, str]]) -> bool:
-    left_out = any(found["message"].startswith(f"source {row['name']!r}:") for found in broken)
-    return not left_out and (row["origin"] == "api" or any(source.name == row["name"] for source in settings.sources))
+def _event(source: dict[str, Any], functions: list[dict[str, Any]]) -> str:
+    """A sample to try the source with: one that a function listens to, where there is one."""
+    samples: list[str] = source["samples"]
+    heard = [name for found in functions for name in found["on"]]
+    listened = [sample for sample in samples if f"{source['provider']}/{sample}" in heard]
+    return next(iter([*listened, *samples]), "TYPE")
+
+
+def _command() -> str:
+    """How `tidegate` is typed here: by its path, where the shell would not find it."""
+    here = Path(sys.executable).parent / "tidegate"
+    found = shutil.which("tidegate")
+    if found is not None and Path(found).resolve() == here.resolve():
+        return "tidegate"
+    return os.path.relpath(here) if here.exists() else "tidegate"

@@ -20,13 +20,22 @@ def own_key(settings: Settings) -> str:
     return settings.api_key or load_cipher(settings.master_key, settings.data_dir).local_api_key()
 
 
+def reached_at(settings: Settings) -> str:
+    """Where the gateway is: as set, or where the one that was started here last has said it listens."""
+    said = settings.data_dir / "gateway.url"
+    if settings.url or settings.port != Settings.port or settings.host != Settings.host or not said.exists():
+        return settings.base_url
+    return said.read_text().strip() or settings.base_url
+
+
 class Client:
     """Calls the gateway's API, with TIDEGATE_API_KEY or, on the gateway's machine, the key that its master key gives."""
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load()
+        self.url = reached_at(self.settings)
         headers = {"Authorization": f"Bearer {own_key(self.settings)}"}
-        self._http = httpx.Client(base_url=self.settings.base_url, headers=headers, timeout=30, follow_redirects=False)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=30, follow_redirects=False)
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON at `/api/v1{path}`; parameters that are None or empty are left out."""
@@ -50,7 +59,7 @@ class Client:
     def deliver(self, path: str, body: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
         """Post as a third party would: with its headers and without our key."""
         try:
-            return httpx.post(self.settings.base_url + path, content=body, headers=headers, timeout=30)
+            return httpx.post(self.url + path, content=body, headers=headers, timeout=30)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
@@ -65,11 +74,11 @@ class Client:
             problem = response.json()
             message = f"{problem['detail']} ({problem['code']})"
         except (ValueError, KeyError, TypeError):
-            message = f"{self.settings.base_url} answered {response.status_code}, and not as Tidegate would"
+            message = f"{self.url} answered {response.status_code}, and not as Tidegate would"
         if response.status_code == 401:
             message += f"; set TIDEGATE_API_KEY, or run this where {self.settings.data_dir}/master.key is"
         raise CallFailed(message)
 
     def _unreachable(self, error: httpx.HTTPError) -> CallFailed:
-        url = self.settings.base_url
+        url = self.url
         return CallFailed(f"cannot reach the gateway at {url} ({type(error).__name__}); start it with: tidegate serve")

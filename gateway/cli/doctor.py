@@ -1,47 +1,85 @@
-"""`tidegate doctor`: looks at everything without a running gateway."""
+"""`tidegate doctor`: looks at everything from here, with or without a running gateway."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
 import typer
 
+from gateway.cli.client import own_key, reached_at
+from gateway.cli.output import print_json
+from gateway.clock import system_clock
 from gateway.errors import TidegateError
+from gateway.registry import load_functions, load_providers, shown
+from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings
+from gateway.store import schema
+from gateway.store.database import open_database
+from gateway.store.reads import Reads
+
+Finding = tuple[bool, str]
 
 
-def examine(settings: Settings) -> int:
+def examine(settings: Settings, as_json: bool) -> int:
     """Print a line for each thing looked at; returns 1 when something is wrong."""
-    from gateway.clock import system_clock
-    from gateway.registry import load_functions, load_providers
-    from gateway.store import schema
-    from gateway.store.cipher import load_cipher
-    from gateway.store.database import open_database
-    from gateway.store.reads import Reads
+    findings = [*_modules(settings), *_database(settings), *_gateway(settings)]
+    if as_json:
+        print_json({"data": [{"ok": good, "text": text} for good, text in findings]})
+    else:
+        for good, text in findings:
+            typer.echo(f"{'ok   ' if good else 'WRONG'}  {text}")
+    return 0 if all(good for good, _ in findings) else 1
 
-    wrong = 0
 
-    def say(good: bool, text: str) -> None:
-        nonlocal wrong
-        wrong += not good
-        typer.echo(f"{'ok   ' if good else 'WRONG'}  {text}")
-
-    providers = load_providers(settings.providers)
-    functions = load_functions(settings.functions)
-    say(True, f"{len(providers.providers)} providers, {len(functions.functions)} functions")
+def _modules(settings: Settings) -> Iterator[Finding]:
+    providers, functions = load_providers(settings.providers), load_functions(settings.functions)
+    yield True, f"{len(providers.providers)} providers, {len(functions.functions)} functions"
     for found in [*providers.broken, *functions.broken]:
-        say(False, f"{found.file}: {found.message}")
+        yield False, f"{shown(found.file)}: {found.message}"
     for source in settings.sources:
-        say(
-            source.provider in providers.providers,
-            f"source {source.name} ({source.origin}), provider {source.provider}",
-        )
+        place, provider = f"source {source.name} ({source.origin})", providers.providers.get(source.provider)
+        faults = [fault for text in source.secrets if provider and (fault := fault_of(provider.scheme, text))]
+        if provider is None:
+            yield False, f"{place}: there is no provider {source.provider!r}"
+        elif not source.secrets:
+            yield False, f"{place}: it has no secret; paste the one that {provider.title or provider.name} shows you"
+        elif faults:
+            yield False, f"{place}: a secret cannot be right: {faults[0]}"
+        else:
+            yield True, f"{place}, provider {source.provider}"
+
+
+def _database(settings: Settings) -> Iterator[Finding]:
     try:
         schema.check(settings.resolved_database_url)
-        load_cipher(settings.master_key, settings.data_dir)
+        own_key(settings)
         database = open_database(settings.resolved_database_url)
-        backlog = Reads(database).backlog(system_clock())
-        say(True, f"database reached; {backlog['due']} runs due")
-        say(not backlog["held"], f"{backlog['held']} runs wait for a function that nobody offers")
+        reads, now = Reads(database), system_clock()
+        backlog, alive = reads.backlog(now), [row["kind"] for row in reads.processes(now)]
         database.close()
     except TidegateError as error:
-        say(False, str(error))
-    return 1 if wrong else 0
+        yield False, str(error)
+        return
+    yield True, f"database reached; {backlog['due']} runs due, {alive.count('gateway')} gateways and {alive.count('worker')} workers alive"
+    if backlog["held"]:
+        yield False, f"{backlog['held']} runs wait for a function that nobody offers; see: tidegate runs --status queued"
+    if backlog["paused"]:
+        yield True, f"{backlog['paused']} runs of paused functions wait; see: tidegate functions"
+
+
+def _gateway(settings: Settings) -> Iterator[Finding]:
+    url = reached_at(settings)
+    try:
+        ready: dict[str, Any] = httpx.get(f"{url}/readyz", headers={"Authorization": f"Bearer {own_key(settings)}"}, timeout=5).json()
+        store = ready["store"]
+    except (httpx.HTTPError, ValueError, KeyError, TidegateError):
+        yield True, f"no gateway answers at {url}; start one with: tidegate serve"
+        return
+    yield (
+        store["state"] == "ok",
+        f"the gateway at {url} is {ready['status']}, its store {store['state']}. {store.get('detail', '')}".rstrip(),
+    )
+    for found in ready.get("broken", []):
+        yield False, f"the gateway has left out {found['file']}: {found['message']}"

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.output import Json
-from gateway.errors import InvalidRequest, NotFound, SettingsError
+from gateway.errors import NotFound, TidegateError
 from gateway.sdk.provider import Provider
 from gateway.settings import Settings
 
@@ -22,30 +22,90 @@ def trigger(
     timeout: Annotated[float, typer.Option(help="Seconds to follow.")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Sign a sample with the source's secret, post it as the third party would, and follow its runs."""
-    from gateway.cli.client import CallFailed, Client
+    """Sign a sample with the source's secret, post it as the third party would, and follow its runs.
+
+    Exit code 1 when a run fails, or is not final in time. Away from the gateway's machine the gateway signs the sample.
+    """
+    from gateway.cli.client import Client
     from gateway.cli.output import console, print_json
 
     client = Client()
-    provider, secret = _source(client.settings, source)
-    if type_ not in provider.samples:
-        samples = "\n  ".join(sorted(provider.samples)) or "(none)"
-        raise NotFound(f"{provider.name} has no sample {type_!r}; it has:\n  {samples}")
-    sample = provider.sample(type_)
-    headers = [*sample.headers, *provider.scheme.sign(sample.body, secret, int(time.time()))]
-    response = client.deliver(f"/webhooks/{source}", sample.body, headers)
-    if response.status_code != 200:
-        raise CallFailed(f"the gateway answered {response.status_code}: {response.text}")
-    event_id = response.json()["id"]
+    shown = _source(client, source)
+    if type_ not in shown["samples"]:
+        samples = "\n  ".join(shown["samples"]) or "(none)"
+        raise NotFound(f"{shown['provider']} has no sample {type_!r}; it has:\n  {samples}")
+    sent = _post(client, shown, type_)
+    event_id = sent["id"]
     if not as_json:
-        console.print(f"200, event {event_id}")
+        console.print(f"200, event {event_id}{' (seen before: the sample has the same id again)' if sent['duplicate'] else ''}")
     deliveries = _follow(client, event_id, timeout, as_json) if follow else client.get(f"/events/{event_id}/deliveries")["data"]
     if as_json:
-        print_json({"id": event_id, "deliveries": deliveries})
+        print_json({**sent, "deliveries": deliveries})
     elif not deliveries:
-        console.print(f"No function listens to {provider.name}/{type_}. Write one in functions/, and start again.")
-    if any(delivery["status"] == "failed" for delivery in deliveries):
+        _say_nobody_listens(client, event_id, sent["duplicate"])
+    if any(delivery["status"] == "failed" or (follow and delivery["status"] not in FINAL) for delivery in deliveries):
         raise typer.Exit(1)
+
+
+def _source(client: Any, name: str) -> dict[str, Any]:
+    sources = {source["name"]: source for source in client.get("/sources")["data"]}
+    if name in sources:
+        return sources[name]
+    providers = [provider["name"] for provider in client.get("/providers")["data"]]
+    variable = f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"
+    make = f"; make it: tidegate sources add {name}, or set {variable} and start again" if name in providers else ""
+    raise NotFound(f"there is no source {name!r} (there are: {', '.join(sorted(sources)) or 'none'}){make}")
+
+
+def _post(client: Any, shown: dict[str, Any], type_: str) -> dict[str, Any]:
+    """Through the front door, signed here; or, where the secret is not to be had here, by the gateway itself."""
+    from gateway.cli.client import CallFailed
+
+    try:
+        provider, secret = _signer(client.settings, shown["name"])
+    except TidegateError:
+        return client.send("POST", f"/sources/{shown['name']}/test", {"type": type_})
+    sample = provider.sample(type_)
+    headers = [*sample.headers, *provider.scheme.sign(sample.body, secret, int(time.time()), sample.headers)]
+    response = client.deliver(f"/webhooks/{shown['name']}", sample.body, headers)
+    if response.status_code != 200:
+        raise CallFailed(f"the gateway answered {response.status_code}: {response.text}")
+    return response.json()
+
+
+def _signer(settings: Settings, name: str) -> tuple[Provider, str]:
+    """A source's provider and newest secret, as the gateway has stored them. Raises NotFound when they are not here."""
+    from gateway.clock import system_clock
+    from gateway.ingest.sources import unseal
+    from gateway.registry import load_providers
+    from gateway.store import schema
+    from gateway.store.cipher import load_cipher
+    from gateway.store.database import open_database
+    from gateway.store.reads import Reads
+
+    cipher = load_cipher(settings.master_key, settings.data_dir)
+    schema.check(settings.resolved_database_url)
+    database = open_database(settings.resolved_database_url)
+    row = next((row for row in Reads(database).sources() if row["name"] == name), None)
+    database.close()
+    providers = load_providers(settings.providers).providers
+    if row is None or row["provider"] not in providers:
+        raise NotFound(f"the source {name!r} is not here")
+    now = system_clock()
+    live = [secret for secret in unseal(cipher, row) if secret.lives(now)]
+    if not live:
+        raise NotFound(f"the source {name!r} has no live secret")
+    return providers[row["provider"]], max(live, key=lambda secret: (secret.created_at, -secret.n)).text
+
+
+def _say_nobody_listens(client: Any, event_id: str, duplicate: bool) -> None:
+    from gateway.cli.output import console
+
+    name = client.get(f"/events/{event_id}")["name"]
+    if duplicate and client.get(f"/event-types/{name}")["functions"]:
+        console.print("When this event came first, no function listened to it; one does now. Run it: tidegate events replay", event_id)
+    else:
+        console.print(f"No function listens to {name}. Write one in functions/, and start again.")
 
 
 def _follow(client: Any, event_id: str, timeout: float, quiet: bool) -> list[dict[str, Any]]:
@@ -70,32 +130,3 @@ def _follow(client: Any, event_id: str, timeout: float, quiet: bool) -> list[dic
                 console.print(f"Still not final after {timeout:g} s; look again with: tidegate events show {event_id}")
             return deliveries
         time.sleep(0.1)
-
-
-def _source(settings: Settings, name: str) -> tuple[Provider, str]:
-    """A source's provider and newest secret: as configured here, or as the gateway stored it."""
-    from gateway.clock import system_clock
-    from gateway.ingest.sources import unseal
-    from gateway.registry import load_providers
-    from gateway.store.cipher import load_cipher
-    from gateway.store.database import open_database
-    from gateway.store.reads import Reads
-
-    found = next(((s.provider, s.secrets[0]) for s in settings.sources if s.name == name), None)
-    if found is None:
-        database = open_database(settings.resolved_database_url)
-        rows = {row["name"]: row for row in Reads(database).sources()}
-        database.close()
-        if name not in rows:
-            known = ", ".join(sorted(rows)) or "none"
-            raise NotFound(f"there is no source {name!r} (there are: {known})")
-        now = system_clock()
-        live = [s for s in unseal(load_cipher(settings.master_key, settings.data_dir), rows[name]) if s.lives(now)]
-        newest = max(live, key=lambda secret: (secret.created_at, -secret.n), default=None)
-        found = (rows[name]["provider"], newest.text if newest else "")
-    providers = load_providers(settings.providers).providers
-    if found[0] not in providers:
-        raise SettingsError(f"source {name!r} needs the provider {found[0]!r}, which is not here")
-    if not found[1]:
-        raise InvalidRequest(f"source {name!r} has no secret to sign with")
-    return providers[found[0]], found[1]

@@ -13,6 +13,10 @@ from gateway.core.spec import FunctionSpec
 from gateway.errors import DeclarationError
 
 CACHED_NAMES = 10_000
+# Variables that CEL's macros bind, as in `event.data.items.all(item, item.price > 0)`.
+_BOUND = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(\s*(\w+)\s*,")
+MEMBERS = ("id", "name", "source", "attributes", "data")
+IF_ERROR = "if_error"
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -28,11 +32,26 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 def compile_condition(source: str) -> Any:
-    """A CEL program over `event`. Raises DeclarationError when the expression is not valid."""
+    """A CEL program over `event`. Raises DeclarationError, naming what is wrong, when it is not one."""
     try:
-        return cel.compile(source)
+        program = cel.compile(source)
+        variables = set(program.variables())
     except Exception as error:
         raise DeclarationError(f"`if_` is not a valid CEL expression: {source!r}: {error}") from None
+    unknown = sorted(variables - {"event", *_BOUND.findall(source)})
+    if unknown:
+        raise DeclarationError(f"`if_` knows no variable `{unknown[0]}`, only `event`: {source!r}")
+    members = [name for name in re.findall(r"\bevent\.(\w+)", source) if name not in MEMBERS]
+    if members:
+        raise DeclarationError(f"`if_`: an event has {', '.join(MEMBERS)}, but no `{members[0]}`: {source!r}")
+    if "event" not in variables:
+        raise DeclarationError(f"`if_` asks nothing of the event: {source!r}")
+    return program
+
+
+def listens(spec: FunctionSpec, name: str) -> bool:
+    """Whether an event of this name triggers a function, whatever its `if_` says."""
+    return any(compile_pattern(pattern).fullmatch(name) for pattern in spec.on)
 
 
 class Matcher:
@@ -61,7 +80,12 @@ class Matcher:
 
 def _skip_reason(condition: Any, event: Callable[[], dict[str, Any]]) -> str | None:
     try:
-        return None if condition.execute({"event": event()}) is True else "if_false"
-    except Exception as error:
+        answer = condition.execute({"event": event()})
+    except KeyError as error:
         # A missing member is an everyday thing in webhooks: it does not match, and the delivery says why.
-        return f"if_error: {str(error)[:300]}"
+        return f"{IF_ERROR}: there is no {error}"
+    except Exception as error:
+        return f"{IF_ERROR}: {str(error)[:300]}"
+    if not isinstance(answer, bool):
+        return f"{IF_ERROR}: it is neither true nor false, but {str(answer)[:100]!r}"
+    return None if answer else "if_false"

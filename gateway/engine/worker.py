@@ -29,7 +29,6 @@ from gateway.core.retry import backoff_seconds
 from gateway.engine.invoker import Call, Invoker
 from gateway.engine.runlog import Capture, RunLog, current
 from gateway.errors import Unavailable
-from gateway.ids import new_id
 from gateway.store.database import Database
 from gateway.store.journal import Journal
 from gateway.store.runs import Claim, Claimed, Finish, GiveBack, Heartbeat, Rescue, Retire, WriteLogs
@@ -67,6 +66,7 @@ class Worker:
     def __init__(
         self,
         *,
+        id: str,
         database: Database,
         journal: Journal,
         invoker: Invoker,
@@ -77,7 +77,7 @@ class Worker:
         lease_seconds: float = 15.0,
         shutdown_seconds: float = 20.0,
     ) -> None:
-        self.id = new_id("wrk")
+        self.id = id
         self._database = database
         self._journal = journal
         self._invoker = invoker

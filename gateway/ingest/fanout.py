@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway import codec
-from gateway.core.match import Match, Matcher
+from gateway.core.match import Match, Matcher, listens
 from gateway.core.spec import Manifest
 from gateway.ids import new_id
 from gateway.store.inbox import EventRecord, NewDelivery
@@ -36,6 +36,10 @@ class Fanout:
     def _run(self, function_id: str) -> NewDelivery:
         held = PAUSED if function_id in self.pauses else 0
         return NewDelivery(function_id, self.specs[function_id].attempts, new_id("run"), held=held)
+
+    def listens(self, function_id: str, name: str) -> bool:
+        """Whether a function listens to events of this name."""
+        return listens(self.specs[function_id], name)
 
     def chosen(self, function_ids: Sequence[str]) -> tuple[NewDelivery, ...]:
         """A run for each of these functions, whatever they listen to."""

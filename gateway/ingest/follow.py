@@ -19,6 +19,7 @@ from gateway.ingest.quarantine import Budget
 from gateway.ingest.receive import Key, Live
 from gateway.ingest.sources import Source, numbered, seal, unseal
 from gateway.sdk.provider import Provider
+from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings, SourceSettings
 from gateway.store.access import BY_API, SaveSource
 from gateway.store.admin import decode_manifest
@@ -68,6 +69,11 @@ class Follower:
         """Keep a configured source, sealed, so that the CLI can sign as it."""
         if source.provider not in self._providers:
             self._leave_out(source.origin, source.name, self._no_provider(source.provider))
+            return False
+        faults = [fault for text in source.secrets if (fault := fault_of(self._providers[source.provider].scheme, text))]
+        if faults or not source.secrets:
+            why = f"a secret cannot be right: {faults[0]}" if faults else "it has no secret; paste the one the third party shows you"
+            self._leave_out(source.origin, source.name, why)
             return False
         sealed = seal(self._cipher, source.name, numbered(source.secrets))
         save = SaveSource(new_id("src"), source.name, source.provider, sealed, source.origin, self._clock())

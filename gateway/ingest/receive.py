@@ -11,7 +11,8 @@ import msgspec
 
 from gateway import codec
 from gateway.clock import SECOND, Clock, Micros
-from gateway.errors import Unavailable
+from gateway.core.match import IF_ERROR
+from gateway.errors import DeclarationError, Unavailable
 from gateway.ids import sibling
 from gateway.ingest.fanout import Fanout
 from gateway.ingest.sources import Source, Uses
@@ -110,7 +111,7 @@ class Receiver:
 
     def accept(self, source: Source, inbound: Inbound, request: RequestRecord) -> Accept:
         """The command that keeps a verified request, its event and its deliveries."""
-        parsed = read(source.provider, inbound)
+        parsed = read(source.provider, inbound, lambda error: self._unread(source, request.id, error))
         event = EventRecord(
             id=sibling("evt", request.id),
             name=event_name(source.provider.name, parsed.type),
@@ -118,13 +119,27 @@ class Receiver:
             key=_storable(parsed.key),
             occurred_at=parsed.occurred_at or request.received_at,
             received_at=request.received_at,
-            attributes=_attributes(parsed.attributes),
+            attributes=self._attributes(parsed.attributes, source, request.id),
             request_id=request.id,
             data_path=parsed.data_path,
             data=parsed.data,
             traceparent=traceparent(inbound.header("traceparent")),
         )
-        return Accept(event, self._live.fanout.deliveries(event, inbound.body), request)
+        deliveries = self._live.fanout.deliveries(event, inbound.body)
+        for delivery in deliveries:
+            if delivery.skip_reason is not None and delivery.skip_reason.startswith(IF_ERROR):
+                self._telemetry.emit("delivery.if_error", function=delivery.function_id, event=event.id, error=delivery.skip_reason)
+        return Accept(event, deliveries, request)
+
+    def _attributes(self, attributes: Mapping[str, Any], source: Source, request_id: str) -> bytes:
+        try:
+            return codec.dumps(attributes) if attributes else b"{}"
+        except DeclarationError as error:
+            self._unread(source, request_id, error)
+            return b"{}"
+
+    def _unread(self, source: Source, request_id: str, error: Exception) -> None:
+        self._telemetry.emit("webhook.unread", source=source.name, request=request_id, provider=source.provider.name, error=repr(error))
 
     def _quarantine(self, source: Source, request: RequestRecord, verdict: Rejected) -> None:
         kept = source.budget.take(len(request.body) + len(request.headers), request.received_at)
@@ -146,10 +161,6 @@ class Receiver:
 def traceparent(value: str | None) -> str | None:
     """A `traceparent` header that is one: https://www.w3.org/TR/trace-context/#traceparent-header"""
     return value if value is not None and _TRACEPARENT.fullmatch(value) else None
-
-
-def _attributes(attributes: Mapping[str, Any]) -> bytes:
-    return codec.dumps(attributes) if attributes else b"{}"
 
 
 def _storable(key: str) -> str:

@@ -15,6 +15,8 @@ QUIET = {"run.started", "webhook.accepted", "webhook.duplicate", "webhook.unavai
 # Facts that come in floods, and what makes two of them the same.
 FLOODS = {
     "webhook.refused": ("source", "reason"),
+    "webhook.unread": ("source", "error"),
+    "delivery.if_error": ("function", "error"),
     "store.away": ("state",),
     "store.back": ("state",),
     "run.lease_lost": (),
@@ -24,6 +26,8 @@ FLOOD_SECONDS = 10.0
 
 SENTENCES: dict[str, tuple[str, str]] = {
     "webhook.refused": ("warning", "webhook refused"),
+    "webhook.unread": ("warning", "the provider could not read a verified webhook; it is an event of type `unknown`"),
+    "delivery.if_error": ("warning", "an `if_` could not be decided; the function was skipped"),
     "webhook.accepted": ("debug", "webhook accepted"),
     "webhook.duplicate": ("debug", "webhook seen before"),
     "webhook.unavailable": ("debug", "webhook answered 503"),
@@ -37,7 +41,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "worker.blocked": ("warning", "a function blocks the event loop; make it a plain `def`, or await"),
     "worker.abandoned": ("error", "a function blocked the event loop for a lease; worker restarts"),
     "run.started": ("debug", "run started"),
-    "run.ended": ("info", "run"),
+    "run.ended": ("warning", "run failed"),
     "run.lease_lost": ("warning", "run has another holder; result dropped"),
     "run.commit_failed": ("error", "result could not be kept"),
     "functions.published": ("info", "functions published"),

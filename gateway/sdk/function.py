@@ -18,6 +18,9 @@ from gateway.sdk.event import Event
 E = TypeVar("E", bound=Event[Any])
 Trigger = str | type[Event[Any]]
 
+DECLARED = "__tidegate_functions__"
+
+_PATTERN = re.compile(r"[\w.:/*-]{1,200}", re.ASCII)
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -70,9 +73,11 @@ def function(
     triggers = [on] if isinstance(on, str | type) else list(on)
 
     def declare(handler: Callable[[Any], Awaitable[Any] | Any]) -> Function:
+        if not inspect.isfunction(handler):
+            raise DeclarationError(f"@function goes before a function, not {handler!r}")
         seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
         name = id if id is not None else handler.__name__.replace("_", "-").strip("-").lower()
-        _check(name, triggers, if_, retries, seconds)
+        _check(name, triggers, if_, retries, seconds, handler)
         types = tuple(trigger for trigger in triggers if not isinstance(trigger, str))
         spec = FunctionSpec(
             id=name,
@@ -80,28 +85,35 @@ def function(
             if_=if_,
             retries=retries,
             timeout_seconds=seconds,
-            origin=f"{handler.__module__}.{handler.__qualname__}",
+            origin=f"{handler.__code__.co_filename}:{handler.__code__.co_firstlineno}",
             description=(inspect.getdoc(handler) or "").partition("\n")[0],
         )
-        return Function(spec=spec, handler=handler, event_types=types)
+        made = Function(spec=spec, handler=handler, event_types=types)
+        # Not found by name in the module: of two functions of one name there, the first would be lost without a word.
+        handler.__globals__.setdefault(DECLARED, []).append(made)
+        return made
 
     return declare
 
 
-def _check(name: str, triggers: Sequence[Any], if_: str | None, retries: int, seconds: float | None) -> None:
+def _check(name: str, triggers: Sequence[Any], if_: str | None, retries: Any, seconds: Any, handler: Callable[..., Any]) -> None:
     if not _ID.fullmatch(name):
         raise DeclarationError(f"function id {name!r}: use lower-case letters, digits, `-`, `_` and `.`, at most 100")
     if not triggers:
         raise DeclarationError(f"function {name!r} listens to nothing: give `on` an event class or a name")
     for trigger in triggers:
         if isinstance(trigger, str):
-            if "/" not in trigger and trigger != "*":
-                raise DeclarationError(f"function {name!r}: event name {trigger!r} needs a `/`, as in `stripe/invoice.paid`")
+            if not _PATTERN.fullmatch(trigger) or ("/" not in trigger and trigger != "*"):
+                raise DeclarationError(f"function {name!r}: {trigger!r} is neither an event name, such as `user/created`, nor a wildcard")
         elif not (isinstance(trigger, type) and issubclass(trigger, Event) and trigger.event_name):
             raise DeclarationError(f"function {name!r}: `on` takes event classes that have a name, and names; not {trigger!r}")
-    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:  # pyright: ignore[reportUnnecessaryIsInstance]
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
         raise DeclarationError(f"function {name!r}: `retries` is a whole number from 0 to 100, not {retries!r}")
-    if seconds is not None and not 0 < seconds <= 7 * 86400:
-        raise DeclarationError(f"function {name!r}: `timeout` is more than 0 seconds and at most 7 days, not {seconds!r}")
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds <= 7 * 86400):
+        raise DeclarationError(f"function {name!r}: `timeout` is a timedelta or seconds, more than 0 and at most 7 days; not {seconds!r}")
     if if_ is not None:
         compile_condition(if_)
+    try:
+        inspect.signature(handler).bind(None)
+    except TypeError:
+        raise DeclarationError(f"function {name!r} takes one argument, its context: def {handler.__name__}(ctx)") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from gateway.sdk.scheme import Inbound, Scheme, Verdict
 UNKNOWN = "unknown"
 MAX_NAME = 200
 
+_TEXTS = ("title", "docs", "setup", "type_at", "type_header", "id_at", "occurred_at", "data_at")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,49}")
 _UNSAFE = re.compile(r"[^\w.:/-]", re.ASCII)
 
@@ -47,12 +49,13 @@ class Sample:
 
 
 class Provider:
-    """One third party. Set the class attributes; override `parse` or `sample` where they cannot say it.
+    """One third party. Set the class attributes; override `verify`, `parse` or `sample` where they cannot say it.
 
     `name`: lower case, the first part of every event name and of `NAME_WEBHOOK_SECRET`. `scheme`: how it signs.
-    `type_at`, `id_at`, `occurred_at` (Unix seconds), `data_at`, `attributes`: members of the JSON body.
-    `type_header`: where the type is a header instead. `events`: typed event classes. `docs`: the third party's page.
-    `samples`: type -> a function that makes the body of a fresh sample.
+    `type_at`, `id_at`, `occurred_at` (Unix seconds), `data_at`: dotted paths of members of the JSON body; `attributes`:
+    members to keep beside the data. `type_header`: where the type is a header instead. `events`: typed event classes.
+    `docs`: the third party's page. `setup`: what to do there. `samples`: type -> a function that makes the body of a fresh
+    sample, with an id of its own. Raises DeclarationError when one of them is wrong.
     """
 
     name: str = ""
@@ -70,15 +73,10 @@ class Provider:
     samples: ClassVar[Mapping[str, Callable[[], Mapping[str, Any]]]] = {}
 
     def __init__(self) -> None:
-        if not _NAME.fullmatch(self.name):
-            raise DeclarationError(f"provider name {self.name!r}: use lower-case letters, digits and `-`")
-        if not hasattr(self, "scheme"):
-            raise DeclarationError(f"provider {self.name!r} has no `scheme`: without one nothing can be verified")
-        if not (self.type_at or self.type_header or type(self).parse is not Provider.parse):
-            raise DeclarationError(f"provider {self.name!r}: set `type_at` or `type_header`, or override `parse`")
-        members = {*filter(None, [self.type_at, self.id_at, self.occurred_at]), *self.attributes}
-        fields = [(f"m{i}", Any, msgspec.field(name=m, default=None)) for i, m in enumerate(sorted(members))]
-        self._members = sorted(members)
+        _check(type(self))
+        paths = [*filter(None, [self.type_at, self.id_at, self.occurred_at]), *self.attributes]
+        self._members = sorted({path.partition(".")[0] for path in paths})
+        fields = [(f"m{i}", Any, msgspec.field(name=m, default=None)) for i, m in enumerate(self._members)]
         self._envelope = msgspec.json.Decoder(msgspec.defstruct("Envelope", fields))
 
     def verify(self, request: Inbound, secrets: Sequence[str], now: int) -> Verdict:
@@ -88,15 +86,15 @@ class Provider:
     def parse(self, request: Inbound) -> Parsed:
         """What a verified request says. Raises ValueError when it says nothing that can be read."""
         body = self.envelope(request.body)
-        type_ = request.header(self.type_header.lower()) if self.type_header else body[self.type_at]
-        id_ = body.get(self.id_at)
-        seconds = body.get(self.occurred_at)
+        type_ = request.header(self.type_header.lower()) if self.type_header else _at(body, self.type_at)
+        id_ = _at(body, self.id_at)
+        seconds = _at(body, self.occurred_at)
         return Parsed(
             type=type_ if isinstance(type_, str) and type_ else UNKNOWN,
-            key=id_ if isinstance(id_, str) and id_ else body_key(request.body),
+            key=str(id_) if isinstance(id_, str | int) and id_ != "" else body_key(request.body),
             occurred_at=seconds * SECOND if isinstance(seconds, int) and 0 < seconds < 1 << 38 else None,
             data_path=self.data_at,
-            attributes={name: body[name] for name in self.attributes if body[name] is not None},
+            attributes={name: value for name in self.attributes if (value := _at(body, name)) is not None},
         )
 
     def envelope(self, body: bytes) -> dict[str, Any]:
@@ -116,13 +114,63 @@ class Provider:
         return Sample(body=codec.dumps(self.samples[type_]()), headers=[("Content-Type", "application/json")])
 
 
-def read(provider: Provider, request: Inbound) -> Parsed:
-    """`provider.parse`, made total: what cannot be read is an event of type `unknown` under the body's hash."""
+def _at(body: Mapping[str, Any], path: str) -> Any:
+    """The value at a dotted path; None where there is none."""
+    if "." not in path:
+        return body.get(path)
+    found: Any = body
+    for name in path.split("."):
+        found = cast(dict[str, Any], found).get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _check(kind: type[Provider]) -> None:
+    """Raises DeclarationError, naming what is wrong."""
+    name = kind.name
+    if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DeclarationError(f"provider name {name!r}: use lower-case letters, digits and `-`")
+    known = {*Provider.__annotations__, "events", "samples"}
+    for given, value in vars(kind).items():
+        if (
+            given in known
+            or given.startswith("_")
+            or not given.islower()
+            or callable(value)
+            or isinstance(value, property | classmethod | staticmethod)
+        ):
+            continue
+        near = difflib.get_close_matches(given, known, 1)
+        raise DeclarationError(f"provider {name!r} has no `{given}`{f'; did you mean `{near[0]}`?' if near else ''}")
+    for member in _TEXTS:
+        if not isinstance(getattr(kind, member), str):
+            raise DeclarationError(f"provider {name!r}: `{member}` is a text, not {getattr(kind, member)!r}")
+    if isinstance(kind.attributes, str) or not all(isinstance(member, str) for member in kind.attributes):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DeclarationError(f"provider {name!r}: `attributes` is a list of member names, not {kind.attributes!r}")
+    scheme = getattr(kind, "scheme", None)
+    if scheme is None:
+        raise DeclarationError(f"provider {name!r} has no `scheme`: without one nothing can be verified")
+    if not all(callable(getattr(scheme, verb, None)) for verb in ("verify", "sign")):
+        raise DeclarationError(f"provider {name!r}: `scheme` is an Hmac, or has `verify` and `sign`; not {scheme!r}")
+    if not (kind.type_at or kind.type_header or kind.parse is not Provider.parse):
+        raise DeclarationError(f"provider {name!r}: set `type_at` or `type_header`, or override `parse`")
+    if not isinstance(kind.samples, Mapping) or not all(callable(made) for made in kind.samples.values()):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise DeclarationError(f"provider {name!r}: `samples` is type -> a function that makes a body; put `lambda:` before it")
+
+
+def read(provider: Provider, request: Inbound, failed: Callable[[Exception], None] | None = None) -> Parsed:
+    """`provider.parse`, made total: what cannot be read is an event of type `unknown` under the body's hash.
+
+    `failed` is told why. A provider's parser is somebody's plugin, and what it reads was signed: it must never cost a webhook.
+    """
     try:
-        return provider.parse(request)
-    except Exception:
-        # A provider's parser is somebody's plugin, and what it reads was signed: it must never cost a webhook.
+        parsed = provider.parse(request)
+        if not isinstance(parsed.type, str) or not isinstance(parsed.key, str) or not parsed.key:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"its `type` and `key` are texts, not {parsed.type!r} and {parsed.key!r}")
+    except Exception as error:
+        if failed is not None:
+            failed(error)
         return Parsed(type=UNKNOWN, key=body_key(request.body))
+    return parsed
 
 
 def event_name(provider: str, type_: str) -> str:

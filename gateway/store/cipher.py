@@ -45,31 +45,41 @@ class Cipher:
         return hmac.digest(self._root, purpose.encode(), "sha256")
 
 
-def load_cipher(master_key: str | None, data_dir: Path) -> Cipher:
-    """The cipher under the configured key, or under the one in `data_dir`, which is made (mode 0600) at first use."""
+def load_cipher(master_key: str | None, data_dir: Path, *, make: bool = False) -> Cipher:
+    """The cipher under the configured key, or under the one in `data_dir`, which `make` makes (mode 0600) where there is none.
+
+    Raises SettingsError when there is no key, or no usable one.
+    """
     if master_key is not None:
         if len(master_key) < 16:
             raise SettingsError("TIDEGATE_MASTER_KEY must have at least 16 characters")
         return Cipher(master_key)
     path = data_dir / "master.key"
-    data_dir.mkdir(parents=True, exist_ok=True)
     try:
-        temporary = data_dir / f".master.key.{os.getpid()}"
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        # A link, not a rename: of two processes that start at once, the first one's key stays.
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
-            pass
-        finally:
-            temporary.unlink()
+        if make and not path.exists():
+            _make_key(path)
         key = path.read_text().strip()
+    except FileNotFoundError:
+        raise SettingsError(f"there is no master key at {path}; run this where the gateway runs, or set TIDEGATE_API_KEY") from None
     except OSError as error:
         raise SettingsError(f"the master key {path} cannot be read or made: {error.strerror}") from None
     if len(key) < 16:
         raise SettingsError(f"the master key file {path} is damaged; put back a copy, or set TIDEGATE_MASTER_KEY")
     return Cipher(key)
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    temporary = path.with_name(f".master.key.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(secrets.token_urlsafe(32) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    # A link, not a rename: of two processes that start at once, the first one's key stays.
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    finally:
+        temporary.unlink()

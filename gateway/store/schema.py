@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -22,6 +23,8 @@ def migrate(url: str) -> tuple[str | None, str]:
     from alembic import command
     from alembic.config import Config
 
+    if url.startswith("sqlite:///"):
+        _private(_file(url))
     with _connect(url) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text(f"select pg_advisory_xact_lock({MIGRATION_LOCK})"))
@@ -36,8 +39,10 @@ def migrate(url: str) -> tuple[str | None, str]:
 
 def check(url: str) -> None:
     """Raises SchemaMismatch, with what to type, unless the database has the schema this version knows."""
-    with _connect(url) as connection:
-        current = _current(connection)
+    current = None
+    if not url.startswith("sqlite:///") or _file(url).exists():
+        with _connect(url) as connection:
+            current = _current(connection)
     _refuse_unknown(current)
     if current != revisions()[-1]:
         state = "has no Tidegate schema yet" if current is None else f"has the older schema {current}"
@@ -60,10 +65,21 @@ def _refuse_unknown(current: str | None) -> None:
         raise SchemaMismatch(f"the database has schema {current}, which is newer than this Tidegate; install the newer version")
 
 
+def _file(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+def _private(path: Path) -> None:
+    """Make the database's folder and file for their owner only: payloads are in it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise Unavailable(f"SQLite: {path} cannot be written: {error.strerror}", state="read_only") from error
+
+
 @contextlib.contextmanager
 def _connect(url: str) -> Generator[Connection]:
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
     try:
         with engine.begin() as connection:

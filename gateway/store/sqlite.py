@@ -123,7 +123,7 @@ class SQLite:
         self.path = Path(url.removeprefix("sqlite:///"))
         self._wake_dir = self.path.parent / "wake"
         try:
-            self._wake_dir.mkdir(parents=True, exist_ok=True)
+            self._wake_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._turn = os.open(self.path.with_suffix(".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Unavailable(f"SQLite: {self.path.parent} cannot be written: {error.strerror}", state="read_only") from error

@@ -94,7 +94,7 @@ def _cases(provider: Provider, sample: Sample, signed: Pairs) -> Iterator[tuple[
 
 
 def _signed(provider: Provider, sample: Sample, secret: str, at: int) -> Pairs:
-    return list(provider.scheme.sign(sample.body, secret, at))
+    return list(provider.scheme.sign(sample.body, secret, at, sample.headers))
 
 
 def _inbound(sample: Sample, signed: Pairs, body: bytes) -> Inbound:

@@ -70,11 +70,11 @@ def test_a_condition_that_is_false_or_fails_is_a_skip_with_its_reason():
 
 
 def test_sources_come_from_the_environment_and_from_the_file(tmp_path):
-    (tmp_path / "tidegate.toml").write_text('port = 9000\n[sources.shop]\nprovider = "stripe"\nsecrets = ["a", "b"]\n')
+    (tmp_path / "tidegate.toml").write_text('port = 9000\n[sources.shop]\nprovider = "stripe"\nsecrets = ["a,1", "b"]\n')
     found = settings.load({"STRIPE_WEBHOOK_SECRET": "new, old"}, tmp_path)
     assert found.port == 9000
     assert {s.name: (s.provider, s.secrets) for s in found.sources} == {
-        "shop": ("stripe", ("a", "b")),
+        "shop": ("stripe", ("a,1", "b")),
         "stripe": ("stripe", ("new", "old")),
     }
 
@@ -85,7 +85,9 @@ def test_sources_come_from_the_environment_and_from_the_file(tmp_path):
         ({"TIDEGATE_PORT": "many"}, "", "TIDEGATE_PORT"),
         ({"TIDEGATE_PORT": "70000"}, "", "TIDEGATE_PORT"),
         ({"TIDEGATE_DATABASE_URL": "mysql://x"}, "", "TIDEGATE_DATABASE_URL"),
-        ({"STRIPE_WEBHOOK_SECRET": " , "}, "", "STRIPE_WEBHOOK_SECRET"),
+        ({"TIDEGATE_PROT": "1"}, "", "did you mean TIDEGATE_PORT"),
+        ({}, "prot = 1", "did you mean port"),
+        ({}, "[sources.a]\nsecrets = 5", "sources.a"),
         ({}, "colour = 1", "colour"),
         ({}, "this is not toml", "tidegate.toml"),
         ({"A_WEBHOOK_SECRET": "x"}, '[sources.a]\nsecret = "y"', "A_WEBHOOK_SECRET"),

@@ -201,7 +201,7 @@ def test_a_mistake_in_one_file_is_named_and_the_rest_works(served):
     broken = httpx.get(served.url() + "/readyz", headers=AUTH).json()["broken"]
     assert {entry["message"] for entry in httpx.get(served.url() + "/readyz").json()["broken"]} == {None}
     found = {entry["file"]: entry["message"] for entry in broken}
-    assert "SyntaxError" in found["broken_one.py"]
+    assert "SyntaxError" in found["functions/broken_one.py"]
     assert "typed" in next(message for message in found.values() if "also declared" in message)
     assert "LEFT OUT" in served.log("serve")
 

@@ -19,7 +19,7 @@ class OpenDoor:
     def verify(self, request: Inbound, secrets: Sequence[str], now: int) -> Verdict:
         return Verified(0)
 
-    def sign(self, body: bytes, secret: str, now: int) -> list[tuple[str, str]]:
+    def sign(self, body: bytes, secret: str, now: int, headers: object = ()) -> list[tuple[str, str]]:
         return [("X-Signature", "open sesame")]
 
 

@@ -1,0 +1,100 @@
+"""`tidegate serve` and `tidegate dev`: the whole of Tidegate as one supervised process tree."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gateway.cli.banner import print_banner
+from gateway.cli.processes import Path_, log_facts, override
+from gateway.engine.supervisor import Program, Supervisor, command
+from gateway.errors import EXIT_OPERATOR
+from gateway.settings import Settings, load
+from gateway.store.cipher import load_cipher
+
+PUBLISH_SECONDS = 30
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
+    path: Path_ = None,
+) -> None:
+    """Run everything: a gateway and its workers, supervised; the database is made and migrated by itself."""
+    override(host=host, port=port, workers=workers, path=path)
+    _supervise(reload=False)
+
+
+def dev(
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    path: Path_ = None,
+) -> None:
+    """As `serve`, for development: starts anew when a function or provider changes; on loopback, where the API needs no key."""
+    os.environ["TIDEGATE_OPEN_API"] = "1"
+    override(port=port, path=path)
+    _supervise(reload=True)
+
+
+def _supervise(*, reload: bool) -> None:
+    settings, telemetry = load(), log_facts()
+    load_cipher(settings.master_key, settings.data_dir, make=True)
+    # User code, and what a migration needs, is never loaded into the process that is to outlive all others.
+    if settings.resolved_database_url.startswith("sqlite"):
+        _apart(["migrate", "--quiet"])
+    _publish()
+    # The gateway gets a socket that is open already: a port that is taken ends the start, and while a gateway is started
+    # again callers wait for it instead of being turned away.
+    from gateway.api.listener import listen
+
+    listener = listen(settings.host, settings.port)
+    gateway = Program("gateway", ["gateway"], (("TIDEGATE_LISTEN_FD", listener.fileno()),), stops_last=True)
+    workers = [Program(f"worker {n}", ["worker"]) for n in range(1, settings.workers + 1)]
+    supervisor = Supervisor([gateway, *workers], telemetry, settings.shutdown_seconds + 5)
+    if not asyncio.run(_run(supervisor, settings, reload)):
+        raise typer.Exit(EXIT_OPERATOR)
+
+
+async def _run(supervisor: Supervisor, settings: Settings, reload: bool) -> bool:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, supervisor.stop)
+    tasks = [asyncio.create_task(print_banner(settings))]
+    if reload:
+        tasks.append(asyncio.create_task(_reload(settings, supervisor)))
+    good = await supervisor.run()
+    for task in tasks:
+        task.cancel()
+    return good
+
+
+async def _reload(settings: Settings, supervisor: Supervisor) -> None:
+    """Publish and start anew whenever a Python file of a provider or function changes."""
+    import watchfiles
+
+    places = [Path("functions"), Path("providers"), *settings.functions, *settings.providers]
+    watched = [place for place in places if place.is_dir()]
+    async for changes in watchfiles.awatch(*watched, watch_filter=watchfiles.PythonFilter()):  # pyright: ignore[reportUnknownMemberType]
+        typer.echo(f"{Path(next(iter(changes))[1]).name} changed; starting anew")
+        await asyncio.to_thread(_publish)
+        supervisor.restart()
+
+
+def _publish() -> None:
+    """Publish the functions before the gateway is ready, so that its first event finds them."""
+    try:
+        subprocess.run(command(["worker", "--publish-only"]), check=False, timeout=PUBLISH_SECONDS)  # noqa: S603
+    except subprocess.TimeoutExpired:
+        typer.echo(f"The functions took more than {PUBLISH_SECONDS} s to import; the workers publish them when they are done.", err=True)
+
+
+def _apart(arguments: list[str]) -> None:
+    code = subprocess.run(command(arguments), check=False).returncode  # noqa: S603
+    if code:
+        raise typer.Exit(code)
