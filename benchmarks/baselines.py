@@ -1,7 +1,4 @@
-"""The baselines: a Litestar `@post` handler that does nothing, and a bare ASGI no-op; on the server that the gateway uses.
-
-The no-op receives the webhook as its JSON body, as any handler of a webhook would, and then does nothing.
-"""
+"""The baselines: two Litestar `@post` handlers that do nothing, and a bare ASGI no-op; on the server that the gateway uses."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Webhooks accepted a second (verified, deduplicated, one run each, flushed to disk) beside a Litestar handler that does
-nothing, the latency at half of that load, and the memory of an idle gateway and worker.
+"""Webhooks accepted a second (verified, deduplicated, one run each, flushed to disk) beside two Litestar handlers that do
+nothing: one that never looks at the body, one that takes it as JSON. Then the latency at half of that load, and the memory
+of an idle gateway and worker.
 
-Baseline and gateway take turns in short rounds, so that a machine whose speed changes changes both.
+Baselines and gateway take turns in short rounds, so that a machine whose speed changes changes all.
 """
 
 from __future__ import annotations
@@ -31,15 +32,19 @@ def main(count: int = 30_000) -> None:
 
 
 def _ingest(name: str, made: Site, count: int) -> None:
-    with baseline("litestar") as port:
-        drive(port, requests(500, PATH, "warm"))
-        drive(made.port, requests(500, PATH, "warm"))
-        noop, full = list[Load](), list[Load]()
+    with baseline("litestar") as bare, baseline("json") as json:
+        ports = [bare, json, made.port]
+        for port in ports:
+            drive(port, requests(500, PATH, "warm"))
+        loads: dict[int, list[Load]] = {port: [] for port in ports}
         for n in range(ROUNDS):
-            noop.append(drive(port, requests(count // ROUNDS, PATH, f"l{n}")))
-            full.append(drive(made.port, requests(count // ROUNDS, PATH, f"a{n}")))
-    show(f"{name}: Litestar @post no-op that takes the JSON body", _rate(noop), "/s")
-    show(f"{name}: webhooks accepted", _rate(full), "/s", f"{_rate(full) / _rate(noop):.2f} of the Litestar no-op")
+            for port in ports:
+                loads[port].append(drive(port, requests(count // ROUNDS, PATH, f"{port}-{n}")))
+    full = loads[made.port]
+    show(f"{name}: Litestar @post no-op that never looks at the body", _rate(loads[bare]), "/s")
+    show(f"{name}: Litestar @post no-op that takes the body as JSON", _rate(loads[json]), "/s")
+    note = f"{_rate(full) / _rate(loads[bare]):.2f} and {_rate(full) / _rate(loads[json]):.2f} of these no-ops"
+    show(f"{name}: webhooks accepted", _rate(full), "/s", note)
     half = drive(made.port, requests(count // 2, PATH, "half"), rate=_rate(full) / 2)
     show(f"{name}: p99 at half that load", half.p99_ms, "ms", f"{half.p99_ms / half.median_ms:.1f} times the median")
     refused = sum(load.refused for load in [*full, half])
