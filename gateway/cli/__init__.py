@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import events, functions, keys, processes, providers, requests, runs, send, serve, sources, trigger
+from gateway.cli import events, functions, init, keys, processes, providers, requests, runs, send, serve, sources, trigger
 from gateway.errors import EXIT_OPERATOR, OperatorError, TidegateError
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     sys.path.insert(0, "")
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(root)
-    for command in (serve.serve, serve.dev, processes.gateway, processes.worker, processes.migrate, processes.doctor):
+    for command in (init.init, serve.serve, serve.dev, processes.gateway, processes.worker, processes.migrate, processes.doctor):
         app.command()(command)
     app.command("send")(send.send)
     app.command("trigger")(trigger.trigger)
