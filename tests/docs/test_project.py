@@ -60,7 +60,9 @@ def test_every_setting_the_project_shows_is_one_and_shows_its_default(tmp_path):
 
 
 def test_the_wheel_has_everything_that_a_running_gateway_needs_and_no_examples(tmp_path):
-    subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT, check=True, capture_output=True
+    )
     [wheel] = tmp_path.glob("*.whl")
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     files = [file for package in ("gateway", "providers") for file in (ROOT / package).rglob("*") if file.is_file()]
