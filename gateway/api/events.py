@@ -165,9 +165,9 @@ async def replay_event(deps: Deps, event_id: str, request: Call) -> Response[byt
     """New runs of a stored event: of the functions that match it now, or of those named in `functions`."""
     row = await asyncio.to_thread(deps.reads.event, event_id)
     chosen = _functions(await request.body())
+    data = (await asyncio.to_thread(deps.reads.event_data, [event_id])).get(event_id, b"null") if chosen is None else b""
     fanout = deps.live.fanout
     if chosen is None:
-        data = (await asyncio.to_thread(deps.reads.event_data, [event_id])).get(event_id, b"null")
         deliveries = fanout.deliveries(_record(row), data)
     else:
         unknown = [id_ for id_ in chosen if id_ not in fanout.specs]

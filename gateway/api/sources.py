@@ -246,4 +246,7 @@ def _etag(source: Source) -> str:
 
 def _show(deps: Deps, source: Source, uses: Any) -> schemas.Source:
     url = f"{deps.settings.inbound_url}/webhooks/{source.name}"
-    return present.source(source, url, deps.clock(), {n: at for (id_, n), at in uses.items() if id_ == source.id})
+    # A number is given anew once the secret that had it last is removed; what was noted before is of that one.
+    made = {secret.n: secret.created_at for secret in source.secrets}
+    used = {n: at for (id_, n), at in uses.items() if id_ == source.id and at >= made.get(n, 0)}
+    return present.source(source, url, deps.clock(), used)

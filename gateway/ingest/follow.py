@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -22,7 +23,7 @@ from gateway.sdk.provider import Provider
 from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings, SourceSettings
 from gateway.store.access import BY_API, SaveSource
-from gateway.store.admin import decode_manifest
+from gateway.store.admin import FreeResumed, decode_manifest
 from gateway.store.cipher import Cipher
 from gateway.store.journal import Journal
 from gateway.store.reads import Reads
@@ -62,6 +63,8 @@ class Follower:
         self.broken: list[BrokenModule] = []
         self._configured = {source.name: source for source in settings.sources if self._configure(source)}
         self._seen: Any = None
+        self._refreshing = threading.Lock()
+        self._to_free = True
         self.live = Live({}, Fanout({}))
         self.refresh()
 
@@ -76,23 +79,42 @@ class Follower:
             self._leave_out(source.origin, source.name, why)
             return False
         sealed = seal(self._cipher, source.name, numbered(source.secrets))
-        save = SaveSource(new_id("src"), source.name, source.provider, sealed, source.origin, self._clock())
+        save = SaveSource(
+            id=new_id("src"),
+            name=source.name,
+            provider=source.provider,
+            secrets=sealed,
+            origin=source.origin,
+            now=self._clock(),
+            renumbered=self._renumbered(source),
+        )
         if not self._journal.submit(save).result():
             message = "one of this name was made through the API, which is kept; delete it there, or choose another name"
             self._leave_out(source.origin, source.name, message)
             return False
         return True
 
+    def _renumbered(self, source: SourceSettings) -> bool:
+        """Whether the numbers of a configured source's secrets stand for others than when it was last kept."""
+        row = next((row for row in self._reads.sources() if row["name"] == source.name), None)
+        try:
+            return row is not None and [secret.text for secret in unseal(self._cipher, row)] != list(source.secrets)
+        except SettingsError:
+            return True
+
     def refresh(self) -> None:
         """Read the database and replace what has changed. Raises Unavailable when it is away."""
-        apps = {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self._reads.apps()}
-        rows = [row for row in self._reads.sources() if row["origin"] == BY_API or row["name"] in self._configured]
-        keys = {bytes(row["hash"]): _key(row) for row in self._reads.api_keys()}
-        self._replace(apps, self._reads.pauses(), rows, keys)
+        with self._refreshing:  # what was read first must not replace what was read later
+            apps = {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self._reads.apps()}
+            rows = [row for row in self._reads.sources() if row["origin"] == BY_API or row["name"] in self._configured]
+            keys = {bytes(row["hash"]): _key(row) for row in self._reads.api_keys()}
+            self._replace(apps, self._reads.pauses(), rows, keys)
 
     def _replace(self, apps: Apps, pauses: Mapping[str, int], rows: list[Record], keys: dict[bytes, Key]) -> None:
-        if apps != self.live.fanout.apps or pauses != self.live.fanout.pauses:
+        before = self.live.fanout
+        if apps != before.apps or pauses != before.pauses:
             self.live.fanout = Fanout(apps, pauses)
+            self._to_free |= bool(before.pauses.keys() - pauses.keys())
         seen = [(row["id"], row["version"], row["enabled"]) for row in rows]
         if seen != self._seen:
             self._seen = seen
@@ -134,17 +156,44 @@ class Follower:
 
     async def run(self) -> None:
         """Follow for as long as the gateway lives; show that it does, and write down what was used."""
-        beat_at = 0.0
-        while True:
-            await asyncio.sleep(FOLLOW_SECONDS)
+        self._beat_at = 0.0
+        try:
+            while True:
+                await asyncio.sleep(FOLLOW_SECONDS)
+                try:
+                    await self._follow()
+                except Unavailable:
+                    continue  # the journal has said so
+                except Exception as error:
+                    self._telemetry.emit("gateway.astray", error=repr(error), exception=error)
+        finally:
             with contextlib.suppress(Unavailable):
-                if self._journal.health.trouble is not None or time.monotonic() >= beat_at:
-                    await self._journal.commit(self._heartbeat())
-                    beat_at = time.monotonic() + BEAT_SECONDS
-                await asyncio.to_thread(self.refresh)
-                uses = self.live.uses.take()
-                if uses is not None:
-                    await self._journal.commit(uses)
+                await self._note_uses()
+
+    async def _follow(self) -> None:
+        if self._journal.health.trouble is not None or time.monotonic() >= self._beat_at:
+            await self._journal.commit(self._heartbeat())
+            self._beat_at = time.monotonic() + BEAT_SECONDS
+        await asyncio.to_thread(self.refresh)
+        if self._to_free:
+            self._to_free = False
+            try:
+                # Behind whatever this gateway has accepted while it still thought that a function was paused.
+                await self._journal.commit(FreeResumed())
+            except BaseException:
+                self._to_free = True
+                raise
+        await self._note_uses()
+
+    async def _note_uses(self) -> None:
+        taken = self.live.uses.take()
+        if taken is None:
+            return
+        try:
+            await self._journal.commit(taken)
+        except BaseException:
+            self.live.uses.put_back(taken)
+            raise
 
     def _heartbeat(self) -> Heartbeat:
         lease = round(3 * BEAT_SECONDS) * SECOND

@@ -69,6 +69,11 @@ class Uses:
         self.secrets, self.keys = {}, {}
         return taken
 
+    def put_back(self, taken: NoteUses) -> None:
+        """What could not be written down, for the next time."""
+        self.secrets = {**taken.secrets, **self.secrets}
+        self.keys = {**taken.keys, **self.keys}
+
 
 def numbered(secrets: Sequence[str]) -> tuple[Secret, ...]:
     """Configured secrets, numbered in their order from 0."""

@@ -14,7 +14,10 @@ BY_API = "api"
 
 
 class SaveSource(Command[bool], frozen=True):
-    """Keep a source as it is configured; False when one of this name was made through the API, which stays."""
+    """Keep a source as it is configured; False when one of this name was made through the API, which stays.
+
+    `renumbered`: its secrets' numbers stand for others than before, so that what was noted of their use is void.
+    """
 
     id: str
     name: str
@@ -22,6 +25,7 @@ class SaveSource(Command[bool], frozen=True):
     secrets: bytes
     origin: str
     now: Micros
+    renumbered: bool = False
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[SaveSource]) -> list[bool]:
@@ -29,7 +33,7 @@ class SaveSource(Command[bool], frozen=True):
 
 
 def _save_source(tx: Transaction, c: SaveSource) -> bool:
-    found = tx.rows("select origin from sources where name = ?", [c.name])
+    found = tx.rows("select origin, id from sources where name = ?", [c.name])
     if not found:
         columns = ("id", "name", "provider", "secrets", "origin", "created_at", "enabled", "version")
         tx.insert("sources", columns, [(c.id, c.name, c.provider, c.secrets, c.origin, c.now, 1, 1)])
@@ -38,6 +42,8 @@ def _save_source(tx: Transaction, c: SaveSource) -> bool:
     else:
         columns = ("provider", "secrets", "origin", "enabled")
         tx.update("sources", ("name",), columns, [(c.name, c.provider, c.secrets, c.origin, 1)])
+        if c.renumbered:
+            tx.delete("secret_uses", ("source_id",), [(found[0][1],)])
     return True
 
 
@@ -129,7 +135,8 @@ class NoteUses(Command[None], frozen=True):
             for (source_id, n), at in sorted(c.secrets.items()):
                 tx.rows(
                     "insert into secret_uses (source_id, n, last_used_at) values (?, ?, ?)"
-                    " on conflict (source_id, n) do update set last_used_at = excluded.last_used_at returning n",
+                    " on conflict (source_id, n) do update set last_used_at = excluded.last_used_at"
+                    " where excluded.last_used_at > secret_uses.last_used_at returning n",
                     [source_id, n, at],
                 )
             tx.update("api_keys", ("id",), ("last_used_at",), sorted(c.keys.items()))

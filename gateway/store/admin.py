@@ -69,6 +69,17 @@ class Resume(Command[None], frozen=True):
         return [None] * len(commands)
 
 
+class FreeResumed(Command[None], frozen=True):
+    """Free what is held of functions that are paused no more: a gateway may have held it before it knew."""
+
+    wakes = True
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[FreeResumed]) -> list[None]:
+        tx.rows("update queue set held = 0 where held > 0 and held = 2 and function_id not in (select function_id from pauses)")
+        return [None] * len(commands)
+
+
 class CancelRun(Command[bool], frozen=True):
     """Make a live run final as cancelled; False when it was final or unknown."""
 
