@@ -12,7 +12,7 @@ from litestar.types import ASGIApp
 from gateway import interpreter
 from gateway.api import catalog, describe, events, functions, health, keys, metrics, requests, runs, sources
 from gateway.api.conventions import Allowance, with_options, with_request_id
-from gateway.api.deps import Deps, hash_key, refuse_unknown_parameters, require_key
+from gateway.api.deps import Deps, hash_key, is_known, refuse_unknown_parameters, require_key
 from gateway.api.idempotency import idempotent
 from gateway.api.inbound import Door
 from gateway.api.problems import respond
@@ -125,10 +125,14 @@ class Gateway:
         app.state.deps = deps
         app.state.telemetry = self.telemetry
 
-        def is_known(key: bytes) -> bool:
-            return key in deps.keys or key in deps.live.keys or deps.settings.open_api
-
-        with_answers = idempotent(app, self.journal, self.clock, is_known, self.settings.max_body_bytes)
+        with_answers = idempotent(
+            app,
+            journal=self.journal,
+            cipher=self.cipher,
+            clock=self.clock,
+            is_known=lambda key: is_known(deps, key),
+            max_body_bytes=self.settings.max_body_bytes,
+        )
         allowance = Allowance(self.settings.api_calls_per_minute, self.clock)
         return with_request_id(allowance.limit(with_options(with_answers)))
 

@@ -110,10 +110,12 @@ def with_options(app: ASGIApp) -> ASGIApp:
     return call
 
 
-async def refuse(scope: Scope, send: Send, code: str) -> None:
+async def refuse(scope: Scope, send: Send, code: str, detail: str | None = None) -> None:
     """Answer a call with a problem."""
-    text = problem(code, scope["state"]["request_id"], instance=scope["path"])
+    text = problem(code, scope["state"]["request_id"], detail=detail, instance=scope["path"])
     headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", b"%d" % len(text))]
+    if PROBLEMS[code][0] == 503:
+        headers.append((b"retry-after", b"1"))
     await send({"type": "http.response.start", "status": PROBLEMS[code][0], "headers": headers})
     await send({"type": "http.response.body", "body": text, "more_body": False})
 

@@ -81,6 +81,13 @@ def authorise(connection: Connection, scope: str) -> None:
         raise Forbidden(f"This call needs an API key with the scope `{scope}`; this one has: {', '.join(sorted(found.scopes))}.")
 
 
+def is_known(deps: Deps, hashed: bytes) -> bool:
+    """Whether an API key may be used for anything at all, or none is needed."""
+    found = deps.live.keys.get(hashed)
+    lives = found is not None and (found.expires_at is None or found.expires_at > deps.clock())
+    return lives or hashed in deps.keys or deps.settings.open_api
+
+
 def may(connection: Connection, scope: str) -> bool:
     """Whether the call's key may do what `scope` names."""
     try:

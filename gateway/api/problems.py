@@ -96,6 +96,11 @@ def problem(code: str, request_id: str, *, detail: str | None = None, instance: 
     return codec.dumps(body)
 
 
+def code_of(error: Unavailable) -> str:
+    """The code of our own trouble."""
+    return "overloaded" if isinstance(error, Overloaded) else "unavailable"
+
+
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
     code, detail, members = _explain(error)

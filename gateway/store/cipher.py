@@ -22,6 +22,7 @@ class Cipher:
     def __init__(self, master_key: str) -> None:
         self._root = hashlib.sha256(master_key.encode()).digest()
         self._aead = AESGCM(self._derive("secrets"))
+        self._fingerprints = self._derive("fingerprints")
 
     def encrypt(self, text: bytes, label: str) -> bytes:
         """A nonce and the ciphertext."""
@@ -36,6 +37,10 @@ class Cipher:
             raise SettingsError(
                 "the stored secrets were encrypted under another master key: set TIDEGATE_MASTER_KEY, or put back master.key"
             ) from None
+
+    def fingerprint(self, text: bytes) -> bytes:
+        """What tells a text from others, and tells nothing of it to whoever lacks the master key."""
+        return hmac.digest(self._fingerprints, text, "sha256")
 
     def local_api_key(self) -> str:
         """The API key of whoever holds the master key: how the CLI on this machine gets in without one being kept."""
