@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -13,9 +15,11 @@ from gateway.clock import Clock, system_clock
 from gateway.core.spec import BrokenModule, EventSpec, FunctionSpec, Manifest
 from gateway.engine.local import LocalInvoker
 from gateway.engine.worker import Worker
+from gateway.errors import DeclarationError
 from gateway.ids import new_id
 from gateway.observe.meter import Meter
 from gateway.registry import Registry, load_functions, shown
+from gateway.sdk.event import Event
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.admin import Publish
@@ -107,4 +111,10 @@ def _event_specs(registry: Registry) -> Iterator[EventSpec]:
     """The event classes that functions listen to: whoever asks the API learns what they look like."""
     kinds = {kind.event_name: kind for function in registry.functions.values() for kind in function.event_types}
     for name, kind in sorted(kinds.items()):
-        yield EventSpec(name=name, schema=msgspec.Raw(codec.dumps(kind.data_schema())))
+        yield EventSpec(name=name, schema=msgspec.Raw(codec.dumps(kind.data_schema())), sample=_sample(kind))
+
+
+def _sample(kind: type[Event[Any]]) -> msgspec.Raw | None:
+    with contextlib.suppress(DeclarationError):  # a sample without a JSON form is none
+        return msgspec.Raw(codec.dumps(kind.sample)) if kind.sample is not None else None
+    return None

@@ -13,7 +13,8 @@ from gateway.api.deps import Deps
 from gateway.api.filters import filters
 from gateway.core.match import Matcher
 from gateway.errors import NotFound
-from gateway.sdk.provider import Provider
+from gateway.sdk.provider import Provider, read
+from gateway.sdk.scheme import Inbound
 
 
 @get("/providers", tags=["sources"], responses=describe.answers(schemas.ProviderList))
@@ -77,11 +78,17 @@ def _schema(deps: Deps, name: str) -> object:
 
 def _sample(deps: Deps, name: str) -> object:
     provider, _, type_ = name.partition("/")
-    return _body(deps.providers[provider], type_) if provider in deps.providers else None
+    if provider in deps.providers and type_ in deps.providers[provider].samples:
+        return _sample_data(deps.providers[provider], type_)
+    declared = (event.sample for manifest in deps.live.fanout.apps.values() for event in manifest.events if event.name == name)
+    return next(declared, None)
 
 
-def _body(provider: Provider, type_: str) -> object:
-    if type_ not in provider.samples:
+def _sample_data(provider: Provider, type_: str) -> object:
+    sample = provider.sample(type_)
+    headers = [(name.lower(), value) for name, value in sample.headers]
+    path = read(provider, Inbound(method="POST", url="/", headers=headers, body=sample.body)).data_path
+    try:
+        return present.stored(codec.member(sample.body, path))
+    except ValueError:
         return None
-    body = provider.sample(type_).body
-    return present.stored(body) if codec.is_json(body) else None

@@ -199,7 +199,7 @@ class EventType(msgspec.Struct):
     provider: str | None
     functions: Annotated[list[str], Meta(description="Functions that listen to it.")]
     schema: Annotated[Any, Meta(description="JSON Schema of its data, where a class declares it.")] = msgspec.UNSET
-    sample: Annotated[Any, Meta(description="A realistic body, where the provider has one.")] = msgspec.UNSET
+    sample: Annotated[Any, Meta(description="Realistic data, where the provider or the class has a sample.")] = msgspec.UNSET
     count: Annotated[int, Meta(description="Events stored, up to 10,000.")] | msgspec.UnsetType = msgspec.UNSET
     capped: bool | msgspec.UnsetType = msgspec.UNSET
 

@@ -16,6 +16,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from gateway.api.inbound import PREFIX, Door
 from gateway.api.listener import BACKLOG
+from gateway.api.problems import MEDIA_TYPE, problem
+from gateway.ids import new_id
 
 HEAD_SECONDS = 10.0
 HEAD_BYTES = 65_536
@@ -73,6 +75,13 @@ class Protocol(HttpToolsProtocol):
         if closes:
             self.transport.close()
         cycle.on_response()
+
+    def send_400_response(self, msg: str) -> None:
+        """End the connection with a problem: what it sent is no HTTP."""
+        body = problem("unreadable", new_id("req"))
+        head = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
+        self.transport.write(head % (MEDIA_TYPE.encode(), len(body)) + body)
+        self.transport.close()
 
     def refuse(self, status: bytes) -> None:
         """End the connection with a bare status: what it sent is no request yet."""

@@ -30,10 +30,11 @@ class BrokenModule(msgspec.Struct, frozen=True):
 
 
 class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An event name that a class declares, with the JSON Schema of its data."""
+    """An event name that a class declares, with the JSON Schema of its data, and a sample of it if the class has one."""
 
     name: str
     schema: msgspec.Raw
+    sample: msgspec.Raw | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

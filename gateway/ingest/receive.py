@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,7 +14,7 @@ import msgspec
 from gateway import codec
 from gateway.clock import SECOND, Clock, Micros
 from gateway.core.match import IF_ERROR
-from gateway.errors import DeclarationError, Unavailable
+from gateway.errors import DeclarationError, Overloaded, TidegateError, Unavailable
 from gateway.ids import sibling
 from gateway.ingest.fanout import Fanout
 from gateway.ingest.sources import Source, Uses
@@ -103,7 +105,7 @@ class Receiver:
             accepted = await self._journal.commit(command)
         except Unavailable as error:
             self._telemetry.emit("webhook.unavailable", source=source.name, state=error.state)
-            return Answer(503, code="unavailable", retry_after=1)
+            return Answer(503, code="overloaded" if isinstance(error, Overloaded) else "unavailable", retry_after=1)
         outcome = "duplicate" if accepted.duplicate else "accepted"
         self._telemetry.emit(f"webhook.{outcome}", source=source.name, event=accepted.event_id, us=self._clock() - now)
         duplicate = b"true" if accepted.duplicate else b"false"
@@ -128,7 +130,8 @@ class Receiver:
         deliveries = self._live.fanout.deliveries(event, inbound.body)
         for delivery in deliveries:
             if delivery.skip_reason is not None and delivery.skip_reason.startswith(IF_ERROR):
-                self._telemetry.emit("delivery.if_error", function=delivery.function_id, event=event.id, error=delivery.skip_reason)
+                # Why stands with the delivery: the words may quote the payload.
+                self._telemetry.emit("delivery.if_error", function=delivery.function_id, event=event.id)
         return Accept(event, deliveries, request)
 
     def _attributes(self, attributes: Mapping[str, Any], source: Source, request_id: str) -> bytes:
@@ -139,7 +142,7 @@ class Receiver:
             return b"{}"
 
     def _unread(self, source: Source, request_id: str, error: Exception) -> None:
-        self._telemetry.emit("webhook.unread", source=source.name, request=request_id, provider=source.provider.name, error=repr(error))
+        self._telemetry.emit("webhook.unread", source=source.name, request=request_id, provider=source.provider.name, error=_told(error))
 
     def _quarantine(self, source: Source, request: RequestRecord, verdict: Rejected) -> None:
         kept = source.budget.take(len(request.body) + len(request.headers), request.received_at)
@@ -161,6 +164,14 @@ class Receiver:
 def traceparent(value: str | None) -> str | None:
     """A `traceparent` header that is one: https://www.w3.org/TR/trace-context/#traceparent-header"""
     return value if value is not None and _TRACEPARENT.fullmatch(value) else None
+
+
+def _told(error: Exception) -> str:
+    """What a provider's parser raised, and where; of others' errors without the message, which may quote the payload."""
+    if isinstance(error, TidegateError):
+        return str(error)
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    return " ".join([type(error).__name__, *(f"in {Path(frame.filename).name}, line {frame.lineno}" for frame in place)])
 
 
 def _storable(key: str) -> str:

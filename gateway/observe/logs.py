@@ -16,24 +16,27 @@ QUIET = {"run.started", "webhook.accepted", "webhook.duplicate", "webhook.unavai
 FLOODS = {
     "webhook.refused": ("source", "reason"),
     "webhook.unread": ("source", "error"),
-    "delivery.if_error": ("function", "error"),
+    "delivery.if_error": ("function",),
     "store.away": ("state",),
     "store.back": ("state",),
     "run.lease_lost": (),
     "api.error": ("path", "error"),
+    "gateway.astray": ("error",),
 }
 FLOOD_SECONDS = 10.0
+MAX_FLOODS = 1000
 
 SENTENCES: dict[str, tuple[str, str]] = {
     "webhook.refused": ("warning", "webhook refused"),
     "webhook.unread": ("warning", "the provider could not read a verified webhook; it is an event of type `unknown`"),
-    "delivery.if_error": ("warning", "an `if_` could not be decided; the function was skipped"),
+    "delivery.if_error": ("warning", "an `if_` could not be decided; the function was skipped: tidegate events show"),
     "webhook.accepted": ("debug", "webhook accepted"),
     "webhook.duplicate": ("debug", "webhook seen before"),
     "webhook.unavailable": ("debug", "webhook answered 503"),
     "api.error": ("error", "request failed"),
     "module.broken": ("error", "module left out"),
     "source.broken": ("error", "source left out"),
+    "gateway.astray": ("error", "what has changed in the database could not be followed; it is tried again"),
     "store.away": ("error", "the store is away"),
     "store.back": ("info", "the store is back"),
     "worker.started": ("info", "worker started"),
@@ -68,9 +71,11 @@ def configure() -> None:
     stages = [_run_context, structlog.stdlib.ProcessorFormatter.remove_processors_meta, final]
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=stages, foreign_pre_chain=processors))
     logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
-    for noisy in ("httpx", "alembic", "uvicorn"):
+    for noisy in ("httpx", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    logging.getLogger("psycopg").setLevel(logging.ERROR)  # a lost connection is told by the journal
+    # A lost connection is told by the journal; and what is no HTTP, by anybody and in any number, is no news.
+    for noisy in ("psycopg", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
 
 
 def _run_context(_logger: Any, _method: str, event: Any) -> Any:
@@ -109,6 +114,8 @@ class LogListener:
         key = (name, *(facts.get(part) for part in FLOODS[name]))
         written, kept_back = self._floods.get(key, (float("-inf"), 0))
         now = time.monotonic()
+        if len(self._floods) > MAX_FLOODS:
+            self._floods.clear()
         if now - written < FLOOD_SECONDS:
             self._floods[key] = (written, kept_back + 1)
             return None

@@ -165,7 +165,8 @@ def read(provider: Provider, request: Inbound, failed: Callable[[Exception], Non
     try:
         parsed = provider.parse(request)
         if not isinstance(parsed.type, str) or not isinstance(parsed.key, str) or not parsed.key:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise TypeError(f"its `type` and `key` are texts, not {parsed.type!r} and {parsed.key!r}")
+            kinds = f"{type(parsed.type).__name__} and {type(parsed.key).__name__}"
+            raise DeclarationError(f"`parse` gives a `type` and a `key` that are texts, and a key that is not empty; not {kinds}")
     except Exception as error:
         if failed is not None:
             failed(error)
