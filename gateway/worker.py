@@ -114,7 +114,7 @@ def _event_specs(registry: Registry) -> Iterator[EventSpec]:
         yield EventSpec(name=name, schema=msgspec.Raw(codec.dumps(kind.data_schema())), sample=_sample(kind))
 
 
-def _sample(kind: type[Event[Any]]) -> msgspec.Raw | None:
+def _sample(kind: type[Event[Any]]) -> msgspec.Raw:
     with contextlib.suppress(DeclarationError):  # a sample without a JSON form is none
-        return msgspec.Raw(codec.dumps(kind.sample)) if kind.sample is not None else None
-    return None
+        return msgspec.Raw(codec.dumps(kind.sample))
+    return msgspec.Raw(b"null")

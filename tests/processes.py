@@ -122,6 +122,13 @@ class Site:
         response.raise_for_status()
         return response.json()
 
+    def call(
+        self, method: str, path: str, body: object = None, *, key: str = API_KEY, port: int | None = None, **more: str
+    ) -> httpx.Response:
+        """Call the API; `more` are headers, `_` for `-`."""
+        headers = {"Authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in more.items()}}
+        return httpx.request(method, self.url(port) + "/api/v1" + path, json=body, headers=headers, timeout=10)
+
     def children(self) -> Sequence[tuple[int, str]]:
         """Process ids and names of what a supervisor keeps alive."""
         found: list[tuple[int, str]] = []

@@ -30,11 +30,11 @@ class BrokenModule(msgspec.Struct, frozen=True):
 
 
 class EventSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An event name that a class declares, with the JSON Schema of its data, and a sample of it if the class has one."""
+    """An event name that a class declares, with the JSON Schema of its data and a sample of it, `null` where there is none."""
 
     name: str
     schema: msgspec.Raw
-    sample: msgspec.Raw | None = None
+    sample: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
