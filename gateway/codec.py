@@ -57,6 +57,20 @@ def is_json(raw: bytes) -> bool:
     return True
 
 
+def is_strict(raw: bytes) -> bool:
+    """Whether `raw` is JSON as RFC 8259 has it: `loads` also reads NaN and Infinity, which other readers refuse."""
+    try:
+        raw.decode()
+        json.loads(raw, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"JSON has no {name}")
+
+
 def dumps(value: Any) -> bytes:
     """Compact JSON of plain values, dataclasses, msgspec structs and pydantic models.
 

@@ -8,11 +8,14 @@ from typing import Any
 
 import msgspec
 from litestar import Request
+from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Example, OpenAPIMediaType, Operation, RequestBody, SecurityScheme, Tag
 from litestar.openapi.spec import Schema as Described
+from litestar.types import Method
+from litestar.types.internal_types import PathParameterDefinition
 
 from gateway.api import schemas
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS
@@ -119,6 +122,12 @@ class Document(JsonRenderPlugin):
         return self.render_json(request, {**openapi_schema, "components": whole})  # pyright: ignore[reportUnknownMemberType]
 
 
+def operation_id(handler: HTTPRouteHandler, _method: Method, _path: list[str | PathParameterDefinition]) -> str:
+    """`list_events` as `listEvents`: what generated clients call the operation."""
+    first, *rest = handler.handler_name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
 def config() -> OpenAPIConfig:
     """Litestar's settings for the document."""
     return OpenAPIConfig(
@@ -128,6 +137,7 @@ def config() -> OpenAPIConfig:
             "What arrived, what became of it, and how to run it again. Lists are newest first, by cursor; a repeated filter "
             "means or, names take `*`; errors are RFC 9457 problem details with a stable `code`."
         ),
+        operation_id_creator=operation_id,
         render_plugins=[Document(path=["/", "/openapi.json"])],
         security=[{"key": []}],
         components=Components(security_schemes={"key": SecurityScheme(type="http", scheme="bearer", description="An API key: `tg_…`.")}),

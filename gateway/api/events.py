@@ -14,6 +14,7 @@ from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps, authorise, may
 from gateway.api.filters import Cursor, Limit, Many, Query, Since, Until, between, filters, instant, several
 from gateway.api.patterns import EVENT_ID, EVENT_NAME
+from gateway.api.runs import attempts_of
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.ids import new_id
 from gateway.ingest.receive import traceparent
@@ -25,6 +26,9 @@ SOURCE = "api"
 
 _NAME = re.compile(EVENT_NAME.removesuffix("$"))
 _ID = re.compile(EVENT_ID.removesuffix("$"))
+
+# Where msgspec says it is: `$[3].name`.
+_PLACE = re.compile(r" - at `\$([\[.].*)`$")
 
 Call = Request[Any, Any, Any]
 
@@ -53,7 +57,7 @@ _NEW_EVENT: dict[str, Any] = {
         "occurred_at": {"type": ["string", "null"], "format": "date-time"},
     },
 }
-_EXAMPLE = {"name": "user/created", "data": {"id": 7}, "id": "user-7"}
+_EXAMPLE = {"name": "user/created", "data": {"id": 7}}
 SendEvents = describe.body({"oneOf": [_NEW_EVENT, {"type": "array", "minItems": 1, "maxItems": MAX_BATCH, "items": _NEW_EVENT}]}, _EXAMPLE)
 ReplayEvent = describe.body(
     {"type": "object", "additionalProperties": False, "properties": {"functions": {"type": "array", "items": {"type": "string"}}}},
@@ -126,11 +130,13 @@ async def get_event(deps: Deps, request: Call, event_id: str) -> Response[bytes]
 
 
 @get("/events/{event_id:str}/deliveries", tags=["events"], responses=describe.answers(schemas.DeliveryList, 404))
-async def list_deliveries(deps: Deps, event_id: str) -> Response[bytes]:
-    """What became of an event, for each function that it matched."""
+async def list_event_deliveries(deps: Deps, event_id: str) -> Response[bytes]:
+    """What became of an event, for each function that it matched, with every ended attempt."""
     await asyncio.to_thread(deps.reads.event, event_id)
     rows = await asyncio.to_thread(deps.reads.deliveries, event_id)
-    return present.json(schemas.DeliveryList([present.delivery(row) for row in rows]))
+    attempts = await attempts_of(deps, [row["run_id"] for row in rows if row["run_id"] is not None])
+    shown = [msgspec.structs.replace(present.delivery(row), attempt_list=attempts.get(row["run_id"], [])) for row in rows]
+    return present.json(schemas.DeliveryList(shown))
 
 
 @post(
@@ -211,7 +217,8 @@ def _decode(body: bytes, many: bool) -> list[NewEvent]:
     try:
         events = _exact(body, many)
     except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"This is not an event, nor an array of them: {error}", code="invalid_event") from None
+        message, where = f"This is not an event, nor an array of them: {error}", _PLACE.search(str(error))
+        raise InvalidRequest(message, code="invalid_event", pointer=where and re.sub(r"[\[\].]+", "/", where[1]).rstrip("/")) from None
     if not 1 <= len(events) <= MAX_BATCH:
         raise InvalidRequest(f"An array holds 1 to {MAX_BATCH} events, not {len(events)}.", code="invalid_event")
     return events
@@ -224,6 +231,8 @@ def _exact(body: bytes, many: bool) -> list[NewEvent]:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
+        if not codec.is_strict(body):
+            raise
         values = codec.loads(body)
         again = cast(list[Any], values if isinstance(values, list) else [values])
         raws = [codec.dumps(value.pop("data", {})) if isinstance(value, dict) else b"" for value in again]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]

@@ -19,13 +19,13 @@ READINESS = {503: ResponseSpec(schemas.Readiness, description="It does not take 
 
 
 @get("/healthz", tags=["health"], security=[{}], responses=describe.public(schemas.Health))
-async def healthz() -> Response[bytes]:
+async def get_health() -> Response[bytes]:
     """Whether the process answers."""
     return present.json(schemas.Health())
 
 
 @get("/readyz", tags=["health"], security=[{}], responses=describe.public(schemas.Readiness) | READINESS)
-async def readyz(deps: Deps, request: Request[Any, Any, Any]) -> Response[bytes]:
+async def get_readiness(deps: Deps, request: Request[Any, Any, Any]) -> Response[bytes]:
     """Whether the store takes what arrives, what waits in it, and which modules are broken; why, only with an API key."""
     if deps.journal.health.trouble is not None:
         return _away(deps.journal.health.trouble.state)

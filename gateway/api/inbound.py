@@ -16,13 +16,13 @@ from gateway.sdk.scheme import Inbound
 from gateway.telemetry import Telemetry
 
 BODY_SECONDS = 30.0
-MAX_HEADERS_BYTES = 65_536
+MAX_HEAD_BYTES = 65_536
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 PREFIX = "/webhooks/"
 # What is refused before its body has been read: whatever is still to come is not waited for.
-UNREAD = ("too_large", "timeout", "unreadable", "unsupported_media_type", "unknown_source", "method_not_allowed")
+UNREAD = ("too_large", "headers_too_large", "timeout", "unreadable", "unsupported_media_type", "unknown_source", "method_not_allowed")
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -84,8 +84,8 @@ def _headers(raw: Headers, limit: int) -> list[tuple[str, str]]:
             raise Unreadable("too_large")
         if name == "content-encoding" and value.lower() != "identity":
             raise Unreadable("unsupported_media_type")
-    if size > MAX_HEADERS_BYTES:
-        raise Unreadable("too_large")
+    if size > MAX_HEAD_BYTES:
+        raise Unreadable("headers_too_large")
     return headers
 
 

@@ -36,7 +36,7 @@ HISTOGRAMS = {
 
 
 @get("/metrics", guards=[require_key], tags=["health"], responses=describe.raw("text/plain", "Prometheus' text format."))
-async def metrics(deps: Deps) -> Response[bytes]:
+async def get_metrics(deps: Deps) -> Response[bytes]:
     """Counts, durations and backlog in Prometheus' text format."""
     found = await asyncio.to_thread(_stored, deps.reads, deps.clock())
     families = [*_own(deps, stored=bool(found)), *found]

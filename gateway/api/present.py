@@ -63,7 +63,7 @@ def delivery(row: Record) -> schemas.Delivery:
 
 
 def run(row: Record) -> schemas.Run:
-    """A run."""
+    """A run without its output."""
     return schemas.Run(
         id=row["id"],
         event_id=row["event_id"],
@@ -77,7 +77,6 @@ def run(row: Record) -> schemas.Run:
         finished_at=time(row["finished_at"]),
         next_attempt_at=time(row["due_at"]) if row["status"] in ("queued", "waiting") else None,
         worker_id=row["worker_id"],
-        output=stored(row["output"]),
         error=stored(row["error"]),
     )
 
@@ -191,14 +190,16 @@ def key(row: Record) -> schemas.Key:
 
 
 def stored(raw: bytes | None) -> Any:
-    """Stored JSON, verbatim."""
+    """Stored JSON, verbatim; what other readers would not take for JSON, such as NaN, as a text."""
     if raw is None:
         return None
+    text = bytes(raw)
+    if codec.is_strict(text):
+        return msgspec.Raw(text)
     try:
-        bytes(raw).decode()
+        return text.decode()
     except UnicodeDecodeError:
-        return bytes(raw).decode("latin-1")
-    return msgspec.Raw(bytes(raw))
+        return text.decode("latin-1")
 
 
 def time(micros: int | None) -> str | None:

@@ -47,10 +47,11 @@ PROBLEMS: dict[str, tuple[int, str, str]] = {
     "unknown_parameter": (400, "Bad Request", "There is no such parameter."),
     "invalid_event": (400, "Bad Request", "An event is not valid; none was kept."),
     "unreadable": (400, "Bad Request", "The request could not be read to its end."),
-    "timeout": (408, "Request Timeout", "The body did not arrive in time."),
+    "timeout": (408, "Request Timeout", "The request did not arrive in time."),
     "idempotency_mismatch": (422, "Unprocessable Content", "This `Idempotency-Key` came with another request; use a new one."),
     "idempotency_in_progress": (409, "Conflict", "A request with this `Idempotency-Key` is still being served; try again."),
     "rate_limited": (429, "Too Many Requests", "Too many calls within a minute; `Retry-After` says when to go on."),
+    "headers_too_large": (431, "Request Header Fields Too Large", "The request's line and headers are larger than 64 KiB together."),
     "internal": (
         500,
         "Internal Server Error",

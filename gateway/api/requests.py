@@ -93,7 +93,7 @@ async def get_request(deps: Deps, request: Call, request_id: str) -> Response[by
     opt={"scope": "payload:read"},
     responses=describe.raw("application/octet-stream", "The exact bytes that arrived.", 404),
 )
-async def get_raw(deps: Deps, request_id: str) -> Response[bytes]:
+async def get_request_raw(deps: Deps, request_id: str) -> Response[bytes]:
     """The exact bytes that arrived."""
     body = await asyncio.to_thread(deps.reads.request_body, request_id)
     headers = {

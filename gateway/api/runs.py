@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
-from litestar import Response, get, post
+from litestar import Request, Response, get, post
 from litestar.params import Parameter
 
 from gateway import codec
 from gateway.api import describe, present, schemas
-from gateway.api.deps import Deps
+from gateway.api.deps import Deps, authorise, may
 from gateway.api.filters import (
     Cursor,
     DeliveryStatuses,
@@ -31,6 +32,10 @@ from gateway.errors import Conflict, InvalidRequest
 from gateway.store.admin import CancelRun, RetryRun
 from gateway.store.reads import DELIVERY_STATUS, RUN_STATUS
 
+Call = Request[Any, Any, Any]
+Include = Annotated[
+    list[Literal["attempts", "payload"]] | None, several("Show the ended attempts too, or the output.", "attempts", "payload")
+]
 LogLimit = Annotated[int, Parameter(ge=1, le=1000, description="How many, at most 1,000.")]
 
 
@@ -43,6 +48,7 @@ def _query(limit: int, cursor: str | None, given: dict[str, Any]) -> Query:
 @get("/runs", tags=["runs"], responses=describe.answers(schemas.RunPage))
 async def list_runs(
     deps: Deps,
+    request: Call,
     limit: Limit = 50,
     cursor: Cursor = None,
     status: RunStatuses = None,
@@ -51,18 +57,36 @@ async def list_runs(
     event_id: Many = None,
     since: Since = None,
     until: Until = None,
-    include: Annotated[list[Literal["attempts"]] | None, several("Show the ended attempts too.", "attempts")] = None,
+    include: Include = None,
 ) -> Response[bytes]:
-    """Runs, newest first. `event` takes event names; `include=attempts` shows the ended attempts of each."""
+    """Runs, newest first. `event` takes event names.
+
+    `include=attempts` shows the ended attempts of each, `include=payload` what each returned, to keys with `payload:read`.
+    """
     given = {"status": status, "function": function, "event": event, "event_id": event_id, "since": since, "until": until}
-    query, with_attempts = _query(limit, cursor, given), bool(include)
+    query, wanted = _query(limit, cursor, given), include or []
+    if "payload" in wanted:
+        authorise(request, "payload:read")
     found = await asyncio.to_thread(deps.reads.runs, query)
-    if not with_attempts:
-        return present.page(found, schemas.RunPage, present.run)
-    attempts: dict[str, list[schemas.Attempt]] = {row["id"]: [] for row in found.rows}
-    for row in await asyncio.to_thread(deps.reads.attempts, list(attempts)):
+    attempts = await attempts_of(deps, [row["id"] for row in found.rows]) if "attempts" in wanted else {}
+
+    def shown(row: present.Record) -> schemas.Run:
+        run = present.run(row)
+        if "payload" in wanted:
+            run.output = present.stored(row["output"])
+        if "attempts" in wanted:
+            run.attempt_list = attempts[row["id"]]
+        return run
+
+    return present.page(found, schemas.RunPage, shown)
+
+
+async def attempts_of(deps: Deps, run_ids: Sequence[str]) -> dict[str, list[schemas.Attempt]]:
+    """The ended attempts of each of some runs, in order."""
+    attempts: dict[str, list[schemas.Attempt]] = {id_: [] for id_ in run_ids}
+    for row in await asyncio.to_thread(deps.reads.attempts, run_ids):
         attempts[row["run_id"]].append(present.attempt(row))
-    return present.page(found, schemas.RunPage, lambda row: msgspec.structs.replace(present.run(row), attempt_list=attempts[row["id"]]))
+    return attempts
 
 
 @get("/runs/count", tags=["runs"], responses=describe.answers(schemas.Count))
@@ -82,21 +106,24 @@ async def count_runs(
 
 
 @get("/runs/{run_id:str}", tags=["runs"], responses=describe.answers(schemas.Run, 404))
-async def get_run(deps: Deps, run_id: str) -> Response[bytes]:
-    """One run."""
-    return present.json(present.run(await asyncio.to_thread(deps.reads.run, run_id)))
+async def get_run(deps: Deps, request: Call, run_id: str) -> Response[bytes]:
+    """One run; for a key with `payload:read` with its output."""
+    row = await asyncio.to_thread(deps.reads.run, run_id)
+    run = present.run(row)
+    if may(request, "payload:read"):
+        run.output = present.stored(row["output"])
+    return present.json(run)
 
 
 @get("/runs/{run_id:str}/attempts", tags=["runs"], responses=describe.answers(schemas.AttemptList, 404))
-async def list_attempts(deps: Deps, run_id: str) -> Response[bytes]:
+async def list_run_attempts(deps: Deps, run_id: str) -> Response[bytes]:
     """A run's ended attempts, in order."""
     await asyncio.to_thread(deps.reads.run, run_id)
-    rows = await asyncio.to_thread(deps.reads.attempts, [run_id])
-    return present.json(schemas.AttemptList([present.attempt(row) for row in rows]))
+    return present.json(schemas.AttemptList((await attempts_of(deps, [run_id]))[run_id]))
 
 
 @get("/runs/{run_id:str}/logs", tags=["runs"], responses=describe.answers(schemas.LogPage, 404))
-async def list_logs(deps: Deps, run_id: str, limit: LogLimit = 200, cursor: Cursor = None) -> Response[bytes]:
+async def list_run_logs(deps: Deps, run_id: str, limit: LogLimit = 200, cursor: Cursor = None) -> Response[bytes]:
     """What a run has logged, in the order it was said; lines appear within a second or two."""
     await asyncio.to_thread(deps.reads.run, run_id)
     rows = await asyncio.to_thread(deps.reads.logs, run_id, _read_cursor(cursor), limit)
@@ -111,12 +138,12 @@ async def list_logs(deps: Deps, run_id: str, limit: LogLimit = 200, cursor: Curs
     status_code=200,
     responses=describe.answers(schemas.Run, 404, 409, 422),
 )
-async def cancel_run(deps: Deps, run_id: str) -> Response[bytes]:
+async def cancel_run(deps: Deps, request: Call, run_id: str) -> Response[bytes]:
     """Cancel a run that is not final; a worker that runs it is told at its next heartbeat."""
     row = await asyncio.to_thread(deps.reads.run, run_id)
     if not await deps.journal.commit(CancelRun(run_id, deps.clock())):
         raise Conflict(f"The run is {row['status']}; only a run that is not final can be cancelled.")
-    return await get_run.fn(deps, run_id)
+    return await get_run.fn(deps, request, run_id)
 
 
 @post(
@@ -126,7 +153,7 @@ async def cancel_run(deps: Deps, run_id: str) -> Response[bytes]:
     status_code=200,
     responses=describe.answers(schemas.Run, 404, 409, 422),
 )
-async def retry_run(deps: Deps, run_id: str) -> Response[bytes]:
+async def retry_run(deps: Deps, request: Call, run_id: str) -> Response[bytes]:
     """Queue a failed or cancelled run again, with all its attempts."""
     row = await asyncio.to_thread(deps.reads.run, run_id)
     spec = deps.live.fanout.specs.get(row["function_id"])
@@ -134,7 +161,7 @@ async def retry_run(deps: Deps, run_id: str) -> Response[bytes]:
         raise Conflict(f"Nobody offers the function {row['function_id']!r} any more.")
     if not await deps.journal.commit(RetryRun(run_id, spec.attempts, deps.clock())):
         raise Conflict(f"The run is {row['status']}; only a failed or cancelled run can be retried.")
-    return await get_run.fn(deps, run_id)
+    return await get_run.fn(deps, request, run_id)
 
 
 def _deliveries(limit: int, cursor: str | None, given: dict[str, Any]) -> Query:
@@ -144,7 +171,7 @@ def _deliveries(limit: int, cursor: str | None, given: dict[str, Any]) -> Query:
 
 
 @get("/deliveries", tags=["runs"], responses=describe.answers(schemas.DeliveryPage))
-async def list_all_deliveries(
+async def list_deliveries(
     deps: Deps,
     limit: Limit = 50,
     cursor: Cursor = None,

@@ -52,7 +52,7 @@ class Event(msgspec.Struct):
     request_id: Annotated[str | None, Meta(description="The inbound request it came with; null for events sent by the API.")]
     attributes: Annotated[Any, Meta(description="What the provider keeps beside the data, such as Stripe's `livemode`.")]
     traceparent: str | None
-    data: Annotated[Any, Meta(description="Byte for byte as it arrived.")] = msgspec.UNSET
+    data: Annotated[Any, Meta(description="Byte for byte as it arrived; as a text where that is no JSON, such as NaN.")] = msgspec.UNSET
 
 
 class Attempt(msgspec.Struct):
@@ -69,7 +69,10 @@ class Attempt(msgspec.Struct):
 
 
 class Run(msgspec.Struct):
-    """One execution of a function, through all its attempts."""
+    """One execution of a function, through all its attempts.
+
+    `output` comes with `include=payload`, and from `/runs/{id}`, for keys with `payload:read`.
+    """
 
     id: Annotated[str, Meta(examples=["run_01JD3ZC4QAF3S0J6N1R8E2KXWD"])]
     event_id: str
@@ -83,8 +86,8 @@ class Run(msgspec.Struct):
     finished_at: Time | None
     next_attempt_at: Time | None
     worker_id: str | None
-    output: Annotated[Any, Meta(description="What the function returned.")]
     error: Failure | None
+    output: Annotated[Any, Meta(description="What the function returned.")] = msgspec.UNSET
     attempt_list: list[Attempt] | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -97,9 +100,12 @@ class Delivery(msgspec.Struct):
     run_id: str | None
     status: DeliveryStatus
     skip_reason: str | None
-    attempts: int
+    attempts: Annotated[int, Meta(description="How many began; one that goes on is not in `attempt_list` yet.")]
     next_attempt_at: Time | None
     error: Failure | None
+    attempt_list: Annotated[
+        list[Attempt] | msgspec.UnsetType, Meta(description="Every ended attempt of its run; from `/events/{id}/deliveries`.")
+    ] = msgspec.UNSET
 
 
 class Request(msgspec.Struct):

@@ -14,19 +14,18 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.api.inbound import PREFIX, Door
+from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door
 from gateway.api.listener import BACKLOG
-from gateway.api.problems import MEDIA_TYPE, problem
+from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
 
 HEAD_SECONDS = 10.0
-HEAD_BYTES = 65_536
 SWEEP_SECONDS = 1.0
 DRAIN_SECONDS = 10
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection: a request's line and headers arrive within HEAD_SECONDS and HEAD_BYTES, or it ends."""
+    """One connection: a request's line and headers arrive within HEAD_SECONDS and MAX_HEAD_BYTES, or it ends."""
 
     def __init__(self, door: Door, **rest: Any) -> None:
         super().__init__(**rest)
@@ -51,8 +50,8 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if was_in_head and self.head_since is not None:
             self.head_bytes += len(data)
-            if self.head_bytes > HEAD_BYTES:
-                self.refuse(b"431 Request Header Fields Too Large")
+            if self.head_bytes > MAX_HEAD_BYTES:
+                self.refuse("headers_too_large")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if not cycle.scope["path"].startswith(PREFIX):
@@ -78,16 +77,24 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """End the connection with a problem: what it sent is no HTTP."""
-        body = problem("unreadable", new_id("req"))
-        head = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n"
-        self.transport.write(head % (MEDIA_TYPE.encode(), len(body)) + body)
-        self.transport.close()
+        self.refuse("unreadable")
 
-    def refuse(self, status: bytes) -> None:
-        """End the connection with a bare status: what it sent is no request yet."""
-        if not self.transport.is_closing():
-            self.transport.write(b"HTTP/1.1 " + status + b"\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")
-            self.transport.close()
+    def refuse(self, code: str) -> None:
+        """End the connection with a problem: what it sent is no request yet."""
+        if self.transport.is_closing():
+            return
+        request_id, (status, title, _) = new_id("req"), PROBLEMS[code]
+        body = problem(code, request_id)
+        lines = [
+            f"HTTP/1.1 {status} {title}",
+            f"content-type: {MEDIA_TYPE}",
+            f"content-length: {len(body)}",
+            f"x-request-id: {request_id}",
+            "connection: close",
+            "\r\n",
+        ]
+        self.transport.write("\r\n".join(lines).encode() + body)
+        self.transport.close()
 
 
 class _Coalesced:
@@ -139,7 +146,7 @@ class Server(uvicorn.Server):
             late = loop.time() - HEAD_SECONDS
             for connection in list(cast(set[object], self.server_state.connections)):
                 if isinstance(connection, Protocol) and connection.head_since is not None and connection.head_since < late:
-                    connection.refuse(b"408 Request Timeout")
+                    connection.refuse("timeout")
 
 
 async def serve(app: ASGIApp, door: Door, listener: socket.socket) -> None:

@@ -120,7 +120,7 @@ async def delete_source(deps: Deps, request: Call, source_id: str) -> None:
     status_code=201,
     responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415, 422, status=201),
 )
-async def add_secret(deps: Deps, request: Call, source_id: str, data: schemas.NewSecret) -> Response[bytes]:
+async def add_source_secret(deps: Deps, request: Call, source_id: str, data: schemas.NewSecret) -> Response[bytes]:
     """Add a secret, in effect here at once; with `expire_others_at` the others end then."""
     source, now = _editable(deps, request, source_id), deps.clock()
     text, end, others = data.secret, _end(data.expires_at, "expires_at"), _end(data.expire_others_at, "expire_others_at")
@@ -141,7 +141,7 @@ async def add_secret(deps: Deps, request: Call, source_id: str, data: schemas.Ne
     opt={"scope": "admin"},
     responses=describe.answers(schemas.Source, 404, 409, 412, 413, 415),
 )
-async def change_secret(deps: Deps, request: Call, source_id: str, n: int, data: schemas.SecretChange) -> Response[bytes]:
+async def change_source_secret(deps: Deps, request: Call, source_id: str, n: int, data: schemas.SecretChange) -> Response[bytes]:
     """Say when a secret ends."""
     source = _editable(deps, request, source_id)
     _secret(source, n)
@@ -157,7 +157,7 @@ async def change_secret(deps: Deps, request: Call, source_id: str, n: int, data:
     status_code=200,
     responses=describe.answers(schemas.Source, 404, 409, 412),
 )
-async def remove_secret(deps: Deps, request: Call, source_id: str, n: int) -> Response[bytes]:
+async def remove_source_secret(deps: Deps, request: Call, source_id: str, n: int) -> Response[bytes]:
     """Remove a secret at once."""
     source = _editable(deps, request, source_id)
     _secret(source, n)
@@ -171,7 +171,7 @@ async def remove_secret(deps: Deps, request: Call, source_id: str, n: int) -> Re
     status_code=200,
     responses=describe.answers(schemas.Sent, 404, 409, 413, 415, 422),
 )
-async def try_source(deps: Deps, source_id: str, data: schemas.Sample) -> Response[bytes]:
+async def test_source(deps: Deps, source_id: str, data: schemas.Sample) -> Response[bytes]:
     """Sign one of the provider's samples with the source's newest secret and take it in, as if the third party had sent it."""
     source, now = _find(deps, source_id), deps.clock()
     secret = source.newest(now)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import msgspec
 
 from gateway.errors import TidegateError
 from gateway.settings import Settings, load
 from gateway.store.cipher import load_cipher
 
+SECONDS = 30
+
 
 class CallFailed(TidegateError):
-    """The gateway did not do it."""
+    """The gateway did not do it. `problem` is what it answered; None where it did not answer, and may have done it."""
+
+    def __init__(self, message: str, problem: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.problem = problem
 
 
 def own_key(settings: Settings) -> str:
@@ -35,12 +44,20 @@ class Client:
         self.settings = settings or load()
         self.url = reached_at(self.settings)
         headers = {"Authorization": f"Bearer {own_key(self.settings)}"}
-        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=30, follow_redirects=False)
+        self._http = httpx.Client(base_url=self.url, headers=headers, timeout=SECONDS, follow_redirects=False)
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON at `/api/v1{path}`; parameters that are None or empty are left out."""
         given = {name: value for name, value in parameters.items() if value not in (None, [], ())}
         return self._call("GET", f"/api/v1{path}", params=given).json()
+
+    def members(self, path: str) -> dict[str, msgspec.Raw]:
+        """The members of the JSON object at `/api/v1{path}`, each exactly as it stands there."""
+        raw = self.raw(path)
+        try:
+            return msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        except msgspec.DecodeError:  # lone surrogates are beyond it
+            return {name: msgspec.Raw(json.dumps(value).encode()) for name, value in json.loads(raw).items()}
 
     def raw(self, path: str) -> bytes:
         """The bytes at `/api/v1{path}`."""
@@ -59,7 +76,7 @@ class Client:
     def deliver(self, path: str, body: bytes, headers: list[tuple[str, str]]) -> httpx.Response:
         """Post as a third party would: with its headers and without our key."""
         try:
-            return httpx.post(self.url + path, content=body, headers=headers, timeout=30)
+            return httpx.post(self.url + path, content=body, headers=headers, timeout=SECONDS)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from None
 
@@ -70,6 +87,7 @@ class Client:
             raise self._unreachable(error) from None
         if response.is_success:
             return response
+        problem: dict[str, Any] = {}
         try:
             problem = response.json()
             message = f"{problem['detail']} ({problem['code']})"
@@ -77,8 +95,10 @@ class Client:
             message = f"{self.url} answered {response.status_code}, and not as Tidegate would"
         if response.status_code == 401:
             message += f"; set TIDEGATE_API_KEY, or run this where {self.settings.data_dir}/master.key is"
-        raise CallFailed(message)
+        raise CallFailed(message, problem)
 
     def _unreachable(self, error: httpx.HTTPError) -> CallFailed:
         url = self.url
+        if isinstance(error, httpx.ReadTimeout):
+            return CallFailed(f"the gateway at {url} has not answered for {SECONDS} s; see what its log says, and: tidegate doctor")
         return CallFailed(f"cannot reach the gateway at {url} ({type(error).__name__}); start it with: tidegate serve")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from gateway.cli.output import Json, Limit, Since, earlier
@@ -12,6 +13,7 @@ from gateway.cli.output import Json, Limit, Since, earlier
 app = typer.Typer(help="What arrived, and what became of it.", invoke_without_command=True)
 
 Many = Annotated[list[str] | None, typer.Option()]
+EventId = Annotated[str, typer.Argument(metavar="EVENT", help="Its id, from `tidegate events`.")]
 
 
 @app.callback()
@@ -28,7 +30,7 @@ def events(
     if context.invoked_subcommand is not None:
         return
     from gateway.cli.client import Client
-    from gateway.cli.output import print_json, print_list
+    from gateway.cli.output import none_found, print_json, print_list
 
     span = {"since": since and earlier(since)}
     found = Client().get("/events", name=name, source=source, limit=limit, cursor=cursor, **span)
@@ -36,40 +38,67 @@ def events(
         print_json(found)
         return
     columns = {"ID": "id", "NAME": "name", "SOURCE": "source", "RECEIVED": "received_at", "KEY": "key"}
-    print_list(found, columns, "No events yet. Send one: tidegate trigger stripe invoice.paid")
+    hint = "Send one: tidegate trigger stripe invoice.paid"
+    print_list(found, columns, none_found("events", hint, name=name, source=source, since=since, cursor=cursor))
 
 
 @app.command()
-def show(event_id: str, as_json: Json = False) -> None:
+def show(event_id: EventId, as_json: Json = False) -> None:
     """One event: its data, its deliveries, each run's attempts."""
     from gateway.cli.client import Client
-    from gateway.cli.output import as_text, cell, console, error_line, print_json
+    from gateway.cli.output import as_text, cell, console, print_json
 
     client = Client()
-    event = client.get(f"/events/{event_id}")
-    deliveries = client.get(f"/events/{event_id}/deliveries")["data"]
-    for delivery in deliveries:
-        if delivery["run_id"]:
-            delivery["attempt_list"] = client.get(f"/runs/{delivery['run_id']}/attempts")["data"]
+    event, deliveries = client.members(f"/events/{event_id}"), client.members(f"/events/{event_id}/deliveries")["data"]
     if as_json:
-        print_json({**event, "deliveries": deliveries})
+        print_json(msgspec.json.encode({**event, "deliveries": deliveries}))
         return
     for field in ("id", "name", "source", "key", "occurred_at", "received_at", "request_id"):
-        console.print(f"{field:<12}", cell(event[field]))
-    console.print(f"{'attributes':<12}", json.dumps(event["attributes"]), markup=False)
-    console.print("data", as_text(event["data"]), markup=False)
-    console.print("deliveries" if deliveries else "No function listens to this event; see: tidegate functions")
-    for delivery in deliveries:
+        console.print(f"{field:<12}", cell(json.loads(bytes(event[field]))))
+    console.print(f"{'attributes':<12}", bytes(event["attributes"]).decode(), markup=False)
+    if "data" in event:
+        console.print("data", as_text(bytes(event["data"])), markup=False)
+    else:
+        console.print("data is shown to API keys with the scope payload:read")
+    _print_deliveries(event_id, json.loads(bytes(deliveries)))
+
+
+@app.command()
+def deliveries(event_id: EventId, as_json: Json = False) -> None:
+    """What became of an event for each function, with every attempt."""
+    from gateway.cli.client import Client
+    from gateway.cli.output import print_json
+
+    found = Client().get(f"/events/{event_id}/deliveries")
+    if as_json:
+        print_json(found)
+    else:
+        _print_deliveries(event_id, found["data"])
+
+
+def _print_deliveries(event_id: str, found: list[dict[str, Any]]) -> None:
+    from gateway.cli.output import attempt_line, cell, console, error_line
+
+    if not found:
+        console.print("When it came, no function listened to it. See who does: tidegate events types")
+        console.print(f"Once one does, run it: tidegate events replay {event_id}", markup=False)
+        return
+    console.print("deliveries")
+    for delivery in found:
         console.print(f"  {delivery['function_id']}", cell(delivery["status"]), cell(delivery["run_id"]))
         if delivery["skip_reason"]:
             console.print(f"    skipped: {delivery['skip_reason']}", markup=False)
-        for attempt in delivery.get("attempt_list", []):
-            line = f"    attempt {attempt['number']}  {attempt['started_at']}  {attempt['duration_ms']} ms  {attempt['outcome']}"
-            console.print(line, error_line(attempt["error"]), markup=False)
+        for attempt in delivery["attempt_list"]:
+            console.print(f"    {attempt_line(attempt)}", error_line(attempt["error"]), markup=False)
+        if delivery["next_attempt_at"] and delivery["status"] == "waiting":
+            console.print(f"    next attempt at {delivery['next_attempt_at']}")
+    failed = [delivery["run_id"] for delivery in found if delivery["status"] == "failed"]
+    if failed:
+        console.print(f"Why, with the traceback: tidegate runs show {failed[0]}")
 
 
 @app.command()
-def replay(event_id: str, function: Many = None, as_json: Json = False) -> None:
+def replay(event_id: EventId, function: Many = None, as_json: Json = False) -> None:
     """Run an event again: for every function that matches it, or only for those named."""
     from gateway.cli.client import Client
     from gateway.cli.output import console, print_json
@@ -78,8 +107,10 @@ def replay(event_id: str, function: Many = None, as_json: Json = False) -> None:
     made = Client().post(f"/events/{event_id}/replay", body)
     if as_json:
         print_json(made)
+    elif not made["runs"]:
+        console.print("No function matches this event; nothing was run. See who listens: tidegate functions")
     else:
-        console.print(f"{made['replay_id']}: {len(made['runs'])} new runs", *made["runs"])
+        console.print(f"{made['replay_id']}: {len(made['runs'])} new runs; see: tidegate runs --event {event_id}", markup=False)
 
 
 @app.command()
@@ -92,8 +123,11 @@ def types(
     from gateway.cli.output import print_json, print_list
 
     client = Client()
-    found = client.get("/event-types" if name is None else f"/event-types/{name}")
-    if as_json or name is not None:
+    if name is not None:
+        print_json(client.raw(f"/event-types/{name}"))
+        return
+    found = client.get("/event-types")
+    if as_json:
         print_json(found)
     else:
         print_list(found, {"NAME": "name", "PROVIDER": "provider", "FUNCTIONS": "functions"}, "No event types yet.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
+import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -60,7 +61,12 @@ def print_json(value: Any) -> None:
 
 
 def as_text(value: Any) -> str:
-    """Indented JSON; with escapes where a terminal could not show it (lone surrogates)."""
+    """Indented JSON of a value, or of JSON text as it stands; with escapes where a terminal could not show it."""
+    if isinstance(value, bytes):
+        try:
+            return msgspec.json.format(value, indent=2).decode()
+        except msgspec.DecodeError:  # lone surrogates are beyond it
+            value = json.loads(value)
     text = json.dumps(value, indent=2, ensure_ascii=False)
     return text if _encodable(text) else json.dumps(value, indent=2)
 
@@ -73,11 +79,19 @@ def _encodable(text: str) -> bool:
     return True
 
 
+def none_found(noun: str, hint: str, **filters: str | list[str] | None) -> str:
+    """What to say of an empty list: which filter nothing matches, or else how to get a first one."""
+    given = {name: [values] if isinstance(values, str) else values for name, values in filters.items() if values}
+    if not given:
+        return f"No {noun} yet. {hint}"
+    return f"No {noun} match " + " ".join(f"--{name} {value}" for name, values in given.items() for value in values)
+
+
 def print_list(found: Mapping[str, Any], columns: Mapping[str, str], empty: str) -> None:
     """A page as a table: heading -> field; `empty` is said when there is nothing."""
     rows: Sequence[Mapping[str, Any]] = found["data"]
     if not rows:
-        console.print(empty)
+        console.print(empty, markup=False)
         return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in columns:
@@ -103,4 +117,10 @@ def cell(value: Any) -> Text:
 
 def error_line(error: Mapping[str, Any] | None) -> str:
     """An error in one line."""
-    return f"{error['type']}: {error['message']}" if error else ""
+    return f"{error['type']}: {error['message']}".partition("\n")[0] if error else ""
+
+
+def attempt_line(attempt: Mapping[str, Any]) -> str:
+    """An ended attempt in one line: number, start, end, outcome."""
+    took = f"{attempt['started_at']} to {attempt['finished_at']} ({attempt['duration_ms']} ms)"
+    return f"attempt {attempt['number']}  {took}  {attempt['outcome']}"

@@ -14,6 +14,7 @@ from gateway.errors import InvalidRequest
 app = typer.Typer(help="Inbound HTTP requests, byte for byte.", invoke_without_command=True)
 
 Many = Annotated[list[str] | None, typer.Option()]
+RequestId = Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, from `tidegate requests`.")]
 
 
 @app.callback()
@@ -31,7 +32,7 @@ def requests(
     if context.invoked_subcommand is not None:
         return
     from gateway.cli.client import Client
-    from gateway.cli.output import print_json, print_list
+    from gateway.cli.output import none_found, print_json, print_list
 
     span = {"since": since and earlier(since)}
     found = Client().get("/requests", status=status, source=source, reason=reason, limit=limit, cursor=cursor, **span)
@@ -40,11 +41,13 @@ def requests(
         return
     columns = {"ID": "id", "SOURCE": "source", "STATUS": "status", "REASON": "reason", "BYTES": "body_bytes",
                "RECEIVED": "received_at", "EVENT": "event_id"}  # fmt: skip
-    print_list(found, columns, "No requests yet. Send one: tidegate trigger stripe invoice.paid")
+    hint = "Send one: tidegate trigger stripe invoice.paid"
+    filters = {"status": status, "source": source, "reason": reason, "since": since, "cursor": cursor}
+    print_list(found, columns, none_found("requests", hint, **filters))
 
 
 @app.command()
-def show(request_id: str, as_json: Json = False) -> None:
+def show(request_id: RequestId, as_json: Json = False) -> None:
     """One request: its headers, and in words why it was refused."""
     from gateway.cli.client import Client
     from gateway.cli.output import cell, console, print_json
@@ -55,12 +58,18 @@ def show(request_id: str, as_json: Json = False) -> None:
         return
     for field in ("id", "source", "status", "reason", "diagnosis", "event_id", "received_at", "method", "url", "body_bytes"):
         console.print(f"{field:<12}", cell(request[field]))
-    for name, value in request["headers"]:
-        console.print(f"  {name}: {value}", markup=False)
+    if "headers" in request:
+        for name, value in request["headers"]:
+            console.print(f"  {name}: {value}", markup=False)
+    else:
+        console.print("headers are shown to API keys with the scope payload:read")
+    if request["status"] == "quarantined":
+        console.print(f"Once the cause is mended, verify it again: tidegate requests reprocess {request['id']}", markup=False)
+    console.print(f"Its exact bytes: tidegate requests raw {request['id']}", markup=False)
 
 
 @app.command()
-def raw(request_id: str) -> None:
+def raw(request_id: RequestId) -> None:
     """The exact bytes that arrived, to standard output."""
     from gateway.cli.client import Client
 
@@ -79,7 +88,7 @@ def reprocess(
     from gateway.cli.output import cell, console, print_json, print_list
 
     if (request_id is None) == (source is None):
-        raise InvalidRequest("give a request id, or --source")
+        raise InvalidRequest("give a request id, or --source NAME for all quarantined requests of a source")
     client = Client()
     if request_id is not None:
         found = [client.send("POST", f"/requests/{request_id}/reprocess")]
@@ -105,7 +114,7 @@ def _all_of(client: Any, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 @app.command()
-def discard(request_id: str) -> None:
+def discard(request_id: RequestId) -> None:
     """Remove a quarantined request for good."""
     from gateway.cli.client import Client
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from gateway.cli.output import Json, Limit, Since, earlier
+from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Executions of functions.", invoke_without_command=True)
 
 Many = Annotated[list[str] | None, typer.Option()]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, from `tidegate runs`.")]
 
 
 @app.callback()
@@ -20,20 +24,23 @@ def runs(
     context: typer.Context,
     status: Many = None,
     function: Many = None,
-    event: Many = None,
+    event: Annotated[list[str] | None, typer.Option(help="Event names, with wildcards, or event ids.")] = None,
     since: Since = None,
     limit: Limit = 20,
     cursor: str | None = None,
     as_json: Json = False,
 ) -> None:
-    """List runs, newest first; `--event` takes wildcards."""
+    """List runs, newest first; each option may be repeated."""
     if context.invoked_subcommand is not None:
         return
     from gateway.cli.client import Client
-    from gateway.cli.output import print_json, print_list
+    from gateway.cli.output import none_found, print_json, print_list
 
-    span = {"since": since and earlier(since)}
-    found = Client().get("/runs", status=status, function=function, event=event, limit=limit, cursor=cursor, **span)
+    ids = [one for one in event or [] if one.startswith("evt_")]
+    if ids and ids != event:
+        raise InvalidRequest("--event takes event names, or event ids, but not both at once")
+    span = {"since": since and earlier(since), "event_id" if ids else "event": event}
+    found = Client().get("/runs", status=status, function=function, limit=limit, cursor=cursor, **span)
     if as_json:
         print_json(found)
         return
@@ -41,27 +48,29 @@ def runs(
         "ID": "id", "FUNCTION": "function_id", "STATUS": "status", "ATTEMPTS": "attempts", "EVENT": "event_name",
         "CREATED": "created_at", "NEXT ATTEMPT": "next_attempt_at",
     }  # fmt: skip
-    print_list(found, columns, "No runs. Make some: tidegate trigger stripe invoice.paid")
+    hint = "Make some: tidegate trigger stripe invoice.paid"
+    filters = {"status": status, "function": function, "event": event, "since": since, "cursor": cursor}
+    print_list(found, columns, none_found("runs", hint, **filters))
 
 
 @app.command()
-def show(run_id: str, as_json: Json = False) -> None:
-    """One run with its attempts."""
+def show(run_id: RunId, as_json: Json = False) -> None:
+    """One run with its attempts: what it returned, or why it failed and where in your code."""
     from gateway.cli.client import Client
     from gateway.cli.output import print_json
 
     client = Client()
-    run = client.get(f"/runs/{run_id}")
-    attempts = client.get(f"/runs/{run_id}/attempts")["data"]
+    run, attempts = client.members(f"/runs/{run_id}"), client.members(f"/runs/{run_id}/attempts")["data"]
     if as_json:
-        print_json({**run, "attempt_list": attempts})
+        print_json(msgspec.json.encode({**run, "attempt_list": attempts}))
     else:
-        _print(run, attempts)
+        output = run.pop("output", None)
+        _print({name: json.loads(bytes(value)) for name, value in run.items()}, output, json.loads(bytes(attempts)))
 
 
 @app.command()
 def logs(
-    run_id: str,
+    run_id: RunId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run is final.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -93,13 +102,13 @@ def _lines(client: Any, run_id: str, follow: bool) -> Iterator[dict[str, Any]]:
 
 
 @app.command()
-def cancel(run_id: str, as_json: Json = False) -> None:
+def cancel(run_id: RunId, as_json: Json = False) -> None:
     """Cancel a run that is not final."""
     _control(run_id, "cancel", as_json)
 
 
 @app.command()
-def retry(run_id: str, as_json: Json = False) -> None:
+def retry(run_id: RunId, as_json: Json = False) -> None:
     """Queue a failed or cancelled run again."""
     _control(run_id, "retry", as_json)
 
@@ -115,18 +124,31 @@ def _control(run_id: str, verb: str, as_json: bool) -> None:
         console.print(run["id"], cell(run["status"]))
 
 
-def _print(run: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
-    from gateway.cli.output import as_text, cell, console
+def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[str, Any]]) -> None:
+    from gateway.cli.output import as_text, attempt_line, cell, console
 
     for field in ("id", "function_id", "status", "reason", "event_id", "event_name", "created_at", "started_at", "finished_at"):
         console.print(f"{field:<12}", cell(run[field]))
     if run["next_attempt_at"]:
         console.print(f"{'next attempt':<12}", cell(run["next_attempt_at"]))
-    if run["output"] is not None:
-        console.print("output", as_text(run["output"]), markup=False)
+    if output is None and run["status"] == "succeeded":
+        console.print("output is shown to API keys with the scope payload:read")
+    elif output is not None and run["status"] == "succeeded":
+        console.print("output", as_text(bytes(output)), markup=False)
     for attempt in attempts:
-        line = f"attempt {attempt['number']}  {attempt['started_at']}  {attempt['duration_ms']} ms  {attempt['outcome']}"
-        console.print(line, markup=False)
+        console.print(attempt_line(attempt), markup=False)
         if attempt["error"]:
-            text = attempt["error"]["traceback"] or f"{attempt['error']['type']}: {attempt['error']['message']}"
-            console.print("\n".join(f"    {row}" for row in text.rstrip().split("\n")), markup=False)
+            _print_error(attempt["error"])
+    if run["status"] in ("failed", "cancelled"):
+        console.print(f"Once it is mended, run it again: tidegate runs retry {run['id']}", markup=False)
+
+
+def _print_error(error: dict[str, Any]) -> None:
+    """The message first, then where in the author's code it happened."""
+    from gateway.cli.output import console
+    from gateway.traces import authors_part
+
+    said = f"{error['type']}: {error['message']}".rstrip(": ")
+    trace = authors_part(error["traceback"])
+    rows = said.split("\n") + (trace.split("\n") if "  File " in trace else [])
+    console.print("\n".join(f"    {row}" for row in rows), markup=False)

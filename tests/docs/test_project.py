@@ -27,7 +27,7 @@ def test_a_new_project_is_run_as_it_stands(tmp_path):
         assert made.run("send", "hello/said", "--data", '{"name": "Ada"}', "--id", "ada").returncode == 0
         followed = made.run("trigger", "stripe", "invoice.paid")
         assert (followed.returncode, "succeeded" in followed.stdout) == (0, True)
-        [run] = made.get("/runs?function=greet")["data"]
+        [run] = made.get("/runs?function=greet&include=payload")["data"]
         assert run["output"] == {"greeting": "Hello, Ada!"}
 
 
