@@ -23,9 +23,8 @@ def root(version: Annotated[bool, typer.Option("--version", callback=_version, i
     """Tidegate: webhooks in, durable runs out."""
 
 
-def main() -> None:
-    """Run the CLI; an error that was foreseen is one line, and exit code 1, or 78 where Tidegate is set up wrongly."""
-    sys.path.insert(0, "")
+def application() -> typer.Typer:
+    """Every command."""
     app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
     app.callback()(root)
     for command in (init.init, serve.serve, serve.dev, processes.gateway, processes.worker, processes.migrate, processes.doctor):
@@ -39,8 +38,14 @@ def main() -> None:
     app.add_typer(sources.app, name="sources")
     app.add_typer(providers.app, name="providers")
     app.add_typer(keys.app, name="keys")
+    return app
+
+
+def main() -> None:
+    """Run the CLI; an error that was foreseen is one line, and exit code 1, or 78 where Tidegate is set up wrongly."""
+    sys.path.insert(0, "")
     try:
-        app()
+        application()()
     except TidegateError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(EXIT_OPERATOR if isinstance(error, OperatorError) else 1)

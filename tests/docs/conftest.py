@@ -1,0 +1,32 @@
+"""A running Tidegate that the pages can be held against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.processes import Site, site
+
+FUNCTIONS = '''
+from gateway import NonRetriableError, function
+
+@function(on="user/created")
+async def welcome(ctx):
+    """Welcomes a user."""
+    ctx.logger.info("welcome")
+    return {"welcomed": True}
+
+@function(on="user/deleted")
+async def never(ctx):
+    raise NonRetriableError("there is nobody to say goodbye to")
+'''
+
+
+@pytest.fixture(scope="session")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A gateway and a worker on SQLite, with the source `stripe`."""
+    with site(tmp_path_factory.mktemp("docs"), functions=FUNCTIONS) as made:
+        made.start("serve")
+        made.wait_ready()
+        yield made
