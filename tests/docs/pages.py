@@ -68,7 +68,7 @@ def code(cell: str) -> str:
 def section(page: str, heading: str) -> str:
     """The text under a heading, up to the next one of its level or a higher one."""
     text = (ROOT / "docs" / page).read_text()
-    level = heading.split(" ")[0]
+    level = heading.split(" ", maxsplit=1)[0]
     found = re.search(rf"^{re.escape(heading)}\n(.*?)(?=^#{{1,{len(level)}}} |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found is not None, f"{page} has no heading {heading!r}"
     return found[1]

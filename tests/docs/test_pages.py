@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from typing import Any, get_args
 
+import msgspec
 import pytest
 
 from gateway import settings
+from gateway.api import schemas
+from gateway.core.states import diagram
 from gateway.errors import SettingsError
 from gateway.settings import Settings
-from tests.docs.pages import PAGES, code, rows
+from tests.docs.pages import PAGES, block_after, code, rows, section
 from tests.processes import ROOT
 
 FIELDS = [name for name in Settings.__dataclass_fields__ if name != "sources"]
@@ -49,3 +53,24 @@ def test_every_link_between_pages_leads_somewhere(page):
         assert file.exists(), target
         headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE) if anchor else []
         assert not anchor or anchor in [re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings], anchor
+
+
+def test_the_diagram_of_a_runs_life_is_the_table_the_code_follows():
+    assert block_after("concepts.md", "## The life of a run", "mermaid") == diagram()
+
+
+def test_every_reason_and_outcome_is_explained():
+    reasons, outcomes = (
+        re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE) for part in section("concepts.md", "## The life of a run").split("How an")
+    )
+    assert set(reasons) == set(re.findall(r"`(\w+)`", type_of(schemas.Run, "reason").__metadata__[0].description))
+    assert set(outcomes) == set(get_args(type_of(schemas.Attempt, "outcome")))
+
+
+def type_of(kind: type[msgspec.Struct], member: str) -> Any:
+    return next(field.type for field in msgspec.structs.fields(kind) if field.name == member)
+
+
+def test_every_prefix_of_an_id_is_explained():
+    source = "".join(file.read_text() for file in (ROOT / "gateway").rglob("*.py"))
+    assert set(re.findall(r"`(\w+)_`", section("concepts.md", "## Ids"))) == set(re.findall(r'(?:new_id|sibling)\("(\w+)"', source))
