@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from gateway.cli.output import Json
-from gateway.errors import NotFound
+from gateway.errors import InvalidRequest, NotFound
 from gateway.sdk.provider import Provider
 
 app = typer.Typer(help="Providers: plugins for third parties. Needs no running gateway.", invoke_without_command=True)
@@ -50,7 +50,7 @@ def verify(
     name: Annotated[str, typer.Argument(help="The provider.")],
     secret: Annotated[list[str], typer.Option(help="A signing secret; may be repeated.")],
     header: Annotated[list[str], typer.Option(help="'Name: value'; may be repeated.")],
-    body_file: Annotated[Path, typer.Option(exists=True, dir_okay=False, allow_dash=True, help="The exact body; `-` for standard input.")],
+    body_file: Annotated[Path, typer.Option(help="The exact body; `-` for standard input.")],
     method: Annotated[str, typer.Option(help="The request's method.")] = "POST",
     url: Annotated[str, typer.Option(help="The request's path and query.")] = "/",
     at: Annotated[int | None, typer.Option(help="Judge as of this Unix time; now if left out.")] = None,
@@ -62,7 +62,10 @@ def verify(
     from gateway.sdk.scheme import Inbound, Rejected
 
     provider = _provider(name)
-    body = sys.stdin.buffer.read() if str(body_file) == "-" else body_file.read_bytes()
+    try:
+        body = sys.stdin.buffer.read() if str(body_file) == "-" else body_file.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(f"{body_file}: {error.strerror}") from None
     pairs = [(key.strip().lower(), value.strip()) for key, _, value in (text.partition(":") for text in header)]
     inbound = Inbound(method=method, url=url, headers=pairs, body=body)
     verdict = provider.verify(inbound, secret, int(time.time()) if at is None else at)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -54,8 +55,14 @@ def block_after(page: str, heading: str, language: str) -> str:
 
 def rows(page: str, heading: str) -> list[list[str]]:
     """The cells of the table under a heading, without its head."""
-    lines = [line for line in section(page, heading).splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines[2:]]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table_in(page, heading)]
+
+
+def table_in(page: str, heading: str) -> list[str]:
+    """The lines of the first table under a heading, without its head."""
+    lines = iter(section(page, heading).splitlines())
+    table = itertools.takewhile(lambda line: line.startswith("|"), itertools.dropwhile(lambda line: not line.startswith("|"), lines))
+    return list(table)[2:]
 
 
 def code(cell: str) -> str:

@@ -13,7 +13,8 @@ from gateway.api import schemas
 from gateway.core.states import diagram
 from gateway.errors import SettingsError
 from gateway.settings import Settings
-from tests.docs.pages import PAGES, block_after, code, rows, section
+from tests.docs.pages import PAGES, block_after, code, rows, section, table_in
+from tests.docs.tables import TABLES
 from tests.processes import ROOT
 
 FIELDS = [name for name in Settings.__dataclass_fields__ if name != "sources"]
@@ -74,3 +75,8 @@ def type_of(kind: type[msgspec.Struct], member: str) -> Any:
 def test_every_prefix_of_an_id_is_explained():
     source = "".join(file.read_text() for file in (ROOT / "gateway").rglob("*.py"))
     assert set(re.findall(r"`(\w+)_`", section("concepts.md", "## Ids"))) == set(re.findall(r'(?:new_id|sibling)\("(\w+)"', source))
+
+
+@pytest.mark.parametrize(("page", "heading"), TABLES)
+def test_a_table_that_follows_the_code_is_as_the_code_is_now(page, heading):
+    assert table_in(page, heading) == TABLES[page, heading](), f"docs/{page} is behind; type: python -m tests.docs.tables"
