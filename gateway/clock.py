@@ -10,6 +10,7 @@ Micros = int
 Clock = Callable[[], Micros]
 
 SECOND: Micros = 1_000_000
+DAY: Micros = 86_400 * SECOND
 NEVER: Micros = 253_402_300_799_000_000  # 9999-12-31, later than anything that is due
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -16,6 +16,9 @@ from gateway.errors import SettingsError
 # What our own processes tell each other.
 INTERNAL = ("TIDEGATE_PARENT_FD", "TIDEGATE_LISTEN_FD", "TIDEGATE_PROCESS_ID", "TIDEGATE_REPLACES")
 
+DAYS = ("retention_days", "retention_failed_days", "retention_requests_days", "idempotency_days")
+MOST_DAYS = 36_500
+
 _SECRET = re.compile(r"([A-Z0-9_]+)_WEBHOOK_SECRET")
 _SOURCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -32,7 +35,13 @@ class SourceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Settings of one process; docs/configuration.md has the list for people."""
+    """Settings of one process; docs/configuration.md has the list for people.
+
+    Retention, in days, fractions too, and 0 keeps for ever: `retention_days` for runs that succeeded or were cancelled, and
+    for events without runs; `retention_failed_days` for failed runs; `retention_requests_days` for requests that became no
+    event of their own (quarantined, duplicate). An event stays until all of its runs may go, and its idempotency key for
+    `idempotency_days`, but never shorter than the event.
+    """
 
     host: str = "127.0.0.1"
     port: int = 8288
@@ -53,6 +62,10 @@ class Settings:
     api_calls_per_minute: int = 60_000
     quarantine_bytes: int = 52_428_800
     quarantine_per_minute: int = 600
+    retention_days: float = 30.0
+    retention_failed_days: float = 90.0
+    retention_requests_days: float = 7.0
+    idempotency_days: float = 90.0
     sources: tuple[SourceSettings, ...] = ()
 
     @property
@@ -147,6 +160,7 @@ def _check(settings: Settings) -> None:
         "api_calls_per_minute": (1, 100_000_000),
         "quarantine_bytes": (0, 1 << 40),
         "quarantine_per_minute": (0, 1_000_000),
+        **dict.fromkeys(DAYS, (0, MOST_DAYS)),
     }
     for name, (low, high) in bounds.items():
         if not low <= getattr(settings, name) <= high:
@@ -157,6 +171,19 @@ def _check(settings: Settings) -> None:
         raise SettingsError("without API keys Tidegate listens on loopback only; leave out the host, or use `tidegate serve`")
     if settings.api_key is not None and len(settings.api_key) < 16:
         raise SettingsError("TIDEGATE_API_KEY must have at least 16 characters")
+    _check_retention(settings)
+
+
+def _check_retention(settings: Settings) -> None:
+    for name in DAYS:
+        if 0 < getattr(settings, name) < 1 / 86_400:
+            raise SettingsError(f"TIDEGATE_{name.upper()} must be a second (1/86400) at least, or 0 for ever")
+    of_events = [days for days in (settings.retention_days, settings.retention_failed_days) if days]
+    if settings.idempotency_days and of_events and settings.idempotency_days < min(of_events):
+        raise SettingsError(
+            f"TIDEGATE_IDEMPOTENCY_DAYS ({settings.idempotency_days:g}) must not be less than events are kept"
+            f" ({min(of_events):g} days): a delivery that came again would be a second event"
+        )
 
 
 def _environment_sources(environ: Mapping[str, str]) -> list[SourceSettings]:

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from gateway import codec, interpreter
-from gateway.clock import Clock, system_clock
+from gateway.clock import DAY, Clock, system_clock
 from gateway.core.spec import BrokenModule, EventSpec, FunctionSpec, Manifest
 from gateway.engine.local import LocalInvoker
+from gateway.engine.retention import Retention
 from gateway.engine.worker import Worker
 from gateway.errors import DeclarationError
 from gateway.ids import new_id
@@ -25,6 +26,7 @@ from gateway.store import schema
 from gateway.store.admin import Publish
 from gateway.store.database import open_database
 from gateway.store.journal import Journal
+from gateway.store.retention import Ages
 from gateway.store.runs import Rescue, Retire
 from gateway.telemetry import Telemetry
 
@@ -77,14 +79,37 @@ async def run_worker(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, worker.stop)
     interpreter.tune()
+    retention = Retention(
+        holder=worker.id,
+        database=database,
+        journal=journal,
+        ages=_ages(settings),
+        clock=clock,
+        telemetry=telemetry,
+    )
+    retention.start()
     metering = asyncio.create_task(meter.run(journal))
     try:
         await worker.run()
     finally:
         metering.cancel()
         await asyncio.wait([metering])
+        await asyncio.to_thread(retention.stop)
         await asyncio.to_thread(journal.close)
         database.close()
+
+
+def _ages(settings: Settings) -> Ages:
+    failed, others, requests, keys = [
+        int(days * DAY)
+        for days in (
+            settings.retention_failed_days,
+            settings.retention_days,
+            settings.retention_requests_days,
+            settings.idempotency_days,
+        )
+    ]
+    return Ages(failed=failed, others=others, requests=requests, keys=keys)
 
 
 def _load(settings: Settings, telemetry: Telemetry) -> Registry:

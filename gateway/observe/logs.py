@@ -47,6 +47,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "run.ended": ("warning", "run failed"),
     "run.lease_lost": ("warning", "run has another holder; result dropped"),
     "run.commit_failed": ("error", "result could not be kept"),
+    "retention.swept": ("info", "what was old is removed"),
     "functions.published": ("info", "functions published"),
     "process.exited": ("error", "process ended; restarting"),
 }
