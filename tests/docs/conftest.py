@@ -1,4 +1,4 @@
-"""A running Tidegate that the pages can be held against."""
+"""A running Tidegate that the pages can be held against: with the functions and the provider that they show."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.docs.pages import blocks
 from tests.processes import Site, site
 
 FUNCTIONS = '''
@@ -27,6 +28,11 @@ async def never(ctx):
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A gateway and a worker on SQLite, with the source `stripe`."""
     with site(tmp_path_factory.mktemp("docs"), functions=FUNCTIONS) as made:
+        for block in blocks("python"):
+            folder = made.folder / ("providers" if "(Provider):" in block.text else "functions")
+            folder.mkdir(exist_ok=True)
+            if block.page.name != "README.md":
+                (folder / f"{block.page.stem}_{block.line}.py").write_text(block.text)
         made.start("serve")
         made.wait_ready()
         yield made

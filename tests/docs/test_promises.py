@@ -1,0 +1,95 @@
+"""What the pages say about behaviour, tried over HTTP with the very functions and providers that they show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import MISSING
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from gateway import Hmac
+from tests.docs.pages import code, rows, section
+from tests.processes import API_KEY, Site, until
+
+AUTH = {"Authorization": f"Bearer {API_KEY}"}
+
+
+def became(served: Site, name: str, data: Any) -> dict[str, Any]:
+    """What became of an event, by function, once nothing is queued or running any more."""
+    body = json.dumps({"name": name, "data": data})
+    event = httpx.post(served.url() + "/api/v1/events", content=body, headers=AUTH).json()["id"]
+
+    def deliveries() -> list[dict[str, Any]]:
+        return served.get(f"/events/{event}/deliveries")["data"]
+
+    until(lambda: all(one["status"] not in ("queued", "running") for one in deliveries()))
+    return {one["function_id"]: one for one in deliveries()}
+
+
+def test_everything_the_pages_show_is_loaded(served):
+    ready = httpx.get(served.url() + "/readyz", headers=AUTH).json()
+    assert (ready["status"], ready["broken"]) == ("ready", [])
+    assert {"announce-push", "pack-order", "wrap-gift", "charge"} <= {one["id"] for one in served.get("/functions")["data"]}
+
+
+def test_a_typed_function_gets_its_class_and_what_does_not_fit_fails_at_once_naming_the_path(served):
+    packed = became(served, "shop/order.placed", {"id": 1, "more": True, "lines": [{"sku": "tea", "count": 2}, {"sku": "cup"}]})[
+        "pack-order"
+    ]
+    assert served.get(f"/runs/{packed['run_id']}")["output"] == 3
+    misfit = became(served, "shop/order.placed", {"id": "1", "lines": []})["pack-order"]
+    assert (misfit["status"], misfit["attempts"]) == ("failed", 1)
+    told = misfit["error"]["message"].split(": ", 1)[1]
+    assert f"``{told} ``" in section("functions.md", "## Own events")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "reason"),
+    [
+        ({"id": 1, "total": 1001, "tags": ["gift"]}, "succeeded", None),
+        ({"id": 1, "total": 5, "tags": ["gift"]}, "skipped", "if_false"),
+        ({"id": 1, "tags": ["gift"]}, "skipped", "if_error: there is no"),
+    ],
+)
+def test_a_condition_that_is_false_or_cannot_be_decided_is_a_skip_with_its_reason(served, data, status, reason):
+    delivery = became(served, "shop/order.paid", data)["wrap-gift"]
+    assert delivery["status"] == status
+    assert reason is None or delivery["skip_reason"].startswith(reason)
+
+
+def test_a_function_gives_up_or_chooses_its_time_as_shown(served):
+    never = became(served, "invoice/due", {"amount": 0})["charge"]
+    assert (never["status"], never["attempts"]) == ("failed", 1)
+    later = became(served, "invoice/due", {"amount": 5})["charge"]
+    wait = datetime.fromisoformat(later["next_attempt_at"]) - datetime.now(UTC)
+    assert (later["status"], later["attempts"]) == ("waiting", 1)
+    assert timedelta(minutes=4) < wait <= timedelta(minutes=5)
+
+
+def test_what_a_run_logs_is_kept_with_it(served):
+    run = became(served, "shop/order.paid", {"id": 7, "total": 2000, "tags": ["gift"]})["wrap-gift"]["run_id"]
+    until(lambda: served.get(f"/runs/{run}/logs")["data"])
+    [line] = served.get(f"/runs/{run}/logs")["data"]
+    assert (line["level"], line["attempt"], line["message"]) == ("info", 1, "wrapping 7")
+
+
+def test_every_provider_that_is_shown_and_has_samples_holds_up(served):
+    for name in ("acme", "parcel"):
+        tried = served.run("providers", "test", name)
+        assert (tried.returncode, "WRONG" in tried.stdout) == (0, False)
+        assert served.run("sources", "add", name, "--generate").returncode == 0
+    type_, key = "parcel.sent", "1:sha256:"
+    sent = httpx.post(served.url() + "/api/v1/sources/parcel/test", json={"type": type_}, headers=AUTH).json()
+    event = served.get(f"/events/{sent['id']}")
+    assert (event["name"], event["key"].startswith(key), event["data"]) == ("parcel/parcel.sent", True, {"number": "P-1"})
+
+
+def test_every_option_of_a_scheme_is_explained_with_its_default():
+    documented = {code(row[0]): row[1] for row in rows("providers.md", "## The scheme as data")}
+    fields = {name: field.default for name, field in Hmac.__dataclass_fields__.items() if field.init}
+    assert documented == {
+        name: "" if value is MISSING else "none" if value is None else f"`{json.dumps(value)}`" for name, value in fields.items()
+    }
