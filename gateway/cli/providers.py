@@ -22,27 +22,50 @@ def providers(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from gateway.cli.output import console, print_json, print_list
-    from gateway.registry import load_providers
+    from gateway.registry import load_providers, shown
     from gateway.settings import load
 
     registry = load_providers(load().providers)
-    rows = [
-        {
-            "name": provider.name,
-            "title": provider.title or provider.name,
-            "secret": f"{provider.name.upper().replace('-', '_')}_WEBHOOK_SECRET",
-            "events": len(provider.events),
-            "samples": sorted(provider.samples),
-        }
-        for provider in registry.providers.values()
-    ]
+    rows = [_row(provider) for provider in registry.providers.values()]
     if as_json:
         print_json({"data": rows})
         return
+    counted = [{**row, "samples": len(row["samples"])} for row in rows]
     columns = {"NAME": "name", "TITLE": "title", "SECRET IN": "secret", "TYPED EVENTS": "events", "SAMPLES": "samples"}
-    print_list({"data": rows}, columns, "No providers found. Write one: providers/acme.py")
+    print_list({"data": counted}, columns, "No providers found. Write one: providers/acme.py")
     for found in registry.broken:
-        console.print(f"left out: {found.file}: {found.message}", markup=False)
+        console.print(f"left out: {shown(found.file)}: {found.message}", markup=False)
+    if rows:
+        console.print(f"What one can send: tidegate providers show {rows[0]['name']}")
+
+
+def _row(provider: Provider) -> dict[str, Any]:
+    return {
+        "name": provider.name,
+        "title": provider.title or provider.name,
+        "secret": f"{provider.name.upper().replace('-', '_')}_WEBHOOK_SECRET",
+        "events": len(provider.events),
+        "samples": sorted(provider.samples),
+    }
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(help="The provider.")], as_json: Json = False) -> None:
+    """One provider: what to do at the third party, its typed events and its samples."""
+    from gateway.cli.output import cell, console, print_json
+
+    provider = _provider(name)
+    events = sorted(kind.event_name for kind in provider.events)
+    told: dict[str, Any] = {**_row(provider), "events": events, "docs": provider.docs, "setup": provider.setup}
+    if as_json:
+        print_json(told)
+        return
+    for field in ("name", "title", "secret", "docs", "setup"):
+        console.print(f"{field:<10}", cell(told[field] or None))
+    for field in ("events", "samples"):
+        console.print(f"{field}\n  " + ("\n  ".join(told[field]) or "(none)"), markup=False)
+    if told["samples"]:
+        console.print(f"Send one: tidegate trigger {name} {told['samples'][0]}")
 
 
 @app.command()
@@ -106,11 +129,11 @@ def conform(name: Annotated[str, typer.Argument(help="The provider.")], as_json:
 
 
 def _provider(name: str) -> Provider:
-    from gateway.registry import load_providers
+    from gateway.registry import load_providers, shown
     from gateway.settings import load
 
     registry = load_providers(load().providers)
     if name in registry.providers:
         return registry.providers[name]
-    why = "".join(f"; left out: {found.file}: {found.message}" for found in registry.broken)
+    why = "".join(f"; left out: {shown(found.file)}: {found.message}" for found in registry.broken)
     raise NotFound(f"there is no provider {name!r} (there are: {', '.join(sorted(registry.providers)) or 'none'}){why}")
