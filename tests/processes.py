@@ -101,6 +101,14 @@ class Site:
         self.processes.remove(process)
         return subprocess.CompletedProcess(arguments, code, self.log(arguments[0]))
 
+    def cli(self, *words: str, code: int = 0) -> str:
+        """What `tidegate …` prints here when it ends as expected."""
+        self.settings["TIDEGATE_URL"] = self.url()
+        (self.folder / f"{words[0]}.log").unlink(missing_ok=True)
+        done = self.run(*words)
+        assert done.returncode == code, done.stdout
+        return done.stdout
+
     def log(self, name: str) -> str:
         """What the processes of this name have written."""
         return (self.folder / f"{name}.log").read_text(errors="replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 from litestar import Response, get
@@ -10,6 +11,7 @@ from litestar import Response, get
 from gateway import codec
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps
+from gateway.api.example import example
 from gateway.api.filters import filters
 from gateway.core.match import Matcher
 from gateway.errors import NotFound
@@ -46,8 +48,11 @@ async def get_event_type(deps: Deps, name: str) -> Response[bytes]:
     count, capped = await asyncio.to_thread(deps.reads.count, "events", filters(1, None, {"e.name": [name.replace("*", "")]}))
     if name not in _declared(deps) and not count:
         raise NotFound(f"There is no event type {name!r}.")
-    shown = _event_type(deps, _matcher(deps), name)
-    return present.json(msgspec.structs.replace(shown, schema=_schema(deps, name), sample=_sample(deps, name), count=count, capped=capped))
+    schema, shown = _schema(deps, name), _event_type(deps, _matcher(deps), name)
+    sample = _sample(deps, name)
+    if sample is None and schema:
+        sample = example(schema)
+    return present.json(msgspec.structs.replace(shown, schema=schema, sample=sample, count=count, capped=capped))
 
 
 def _matcher(deps: Deps) -> Matcher:
@@ -67,13 +72,13 @@ def _declared(deps: Deps) -> set[str]:
     return by_functions | by_providers | samples
 
 
-def _schema(deps: Deps, name: str) -> object:
+def _schema(deps: Deps, name: str) -> dict[str, Any] | None:
     for provider in deps.providers.values():
         for kind in provider.events:
             if kind.event_name == name:
                 return kind.data_schema()
     found = [event.schema for manifest in deps.live.fanout.apps.values() for event in manifest.events if event.name == name]
-    return found[0] if found else None
+    return codec.loads(found[0]) if found else None
 
 
 def _sample(deps: Deps, name: str) -> object:
@@ -81,7 +86,7 @@ def _sample(deps: Deps, name: str) -> object:
     if provider in deps.providers and type_ in deps.providers[provider].samples:
         return _sample_data(deps.providers[provider], type_)
     declared = (event.sample for manifest in deps.live.fanout.apps.values() for event in manifest.events if event.name == name)
-    return next(declared, None)
+    return next((sample for sample in declared if bytes(sample) != b"null"), None)
 
 
 def _sample_data(provider: Provider, type_: str) -> object:

@@ -13,12 +13,14 @@ from litestar.params import Parameter
 
 from gateway.api import schemas
 from gateway.api.patterns import CURSOR, RFC_3339, WORD
-from gateway.clock import NEVER, Micros, from_datetime
+from gateway.clock import NEVER, SECOND, Micros, from_datetime
 from gateway.errors import InvalidRequest
 from gateway.ids import first_id
 from gateway.store.reads import DELIVERY_STATUS, REQUEST_STATUS, RUN_STATUS, Query, one_of
 
 MAX_VALUES = 50
+TIMES = {"e.id": "e.received_at", "d.event_id": "e.received_at", "q.id": "q.received_at", "r.id": "r.created_at"}
+ID_SLACK: Micros = 60 * SECOND  # longer than a body may take to arrive
 STATUSES = "May be repeated: any of the values matches."
 
 
@@ -68,12 +70,14 @@ def with_status(query: Query, given: Sequence[str] | None, conditions: Mapping[s
 
 
 def between(query: Query, column: str, prefix: str, since: str | None, until: str | None) -> Query:
-    """The query, for rows whose id, which begins with `prefix`, was made in a time span: ids sort by time."""
+    """The query, for rows of a time span, by the time their row shows. Ids, which begin with `prefix`, sort by time and are
+    what is indexed; they are made a little before it."""
     conditions, parameters = list(query.conditions), list(query.parameters)
-    for name, text, comparison in (("since", since, ">="), ("until", until, "<")):
+    for name, text, comparison, slack in (("since", since, ">=", -ID_SLACK), ("until", until, "<", ID_SLACK)):
         if text is not None:
-            conditions.append(f"{column} {comparison} ?")
-            parameters.append(first_id(prefix, instant(text, name) // 1000))
+            at = instant(text, name)
+            conditions += [f"{column} {comparison} ?", f"{TIMES[column]} {comparison} ?"]
+            parameters += [first_id(prefix, (at + slack) // 1000), at]
     return replace(query, conditions=conditions, parameters=parameters)
 
 

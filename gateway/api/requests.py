@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Annotated, Any, Literal
 
 from litestar import Request, Response, get, post
@@ -22,7 +23,7 @@ from gateway.api.filters import (
     several,
     with_status,
 )
-from gateway.errors import Conflict
+from gateway.errors import Conflict, NotFound
 from gateway.store.reads import REQUEST_STATUS
 
 REPROCESS_AT_ONCE = 200
@@ -129,8 +130,14 @@ async def reprocess_requests(deps: Deps, data: schemas.Reprocess) -> Response[by
     """Verify the quarantined requests of a source again, up to 200 at a time, newest first."""
     given = {"status": ["quarantined"], "source": [data.source], "reason": None, "event": None}
     query = _query(REPROCESS_AT_ONCE, data.cursor, {**given, "since": data.since, "until": data.until})
+    if "*" not in data.source:
+        deps.reprocessor.source(data.source)
     found = await asyncio.to_thread(deps.reads.requests, query)
-    return present.json(schemas.ReprocessedMany([await _again(deps, row) for row in found.rows], found.next_cursor))
+    done: list[schemas.Reprocessed] = []
+    for row in found.rows:
+        with contextlib.suppress(Conflict, NotFound):  # somebody else was faster
+            done.append(await _again(deps, row))
+    return present.json(schemas.ReprocessedMany(done, found.next_cursor))
 
 
 @post(

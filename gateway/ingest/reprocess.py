@@ -34,11 +34,16 @@ class Reprocessor:
         self._live = live
         self._receiver = receiver
 
+    def source(self, name: str) -> Source:
+        """A source to judge by. Raises Conflict when it is gone."""
+        source = self._live.sources.get(name)
+        if source is None:
+            raise Conflict(f"There is no source {name!r}; make it, and try again.")
+        return source
+
     async def reprocess(self, row: Row, body: bytes) -> Second:
         """Verify a quarantined request as of its receipt, and accept it if it holds. Raises Conflict when it cannot be."""
-        source = self._live.sources.get(row["source"])
-        if source is None:
-            raise Conflict(f"There is no source {row['source']!r} any more; make it anew, and try again.")
+        source = self.source(row["source"])
         inbound, now = _inbound(row, body), row["received_at"]
         secrets = _secrets(source, now)
         verdict = source.provider.verify(inbound, [secret.text for secret in secrets], now // SECOND)
