@@ -67,6 +67,17 @@ def _database(settings: Settings) -> Iterator[Finding]:
         yield False, f"{backlog['held']} runs wait for a function that nobody offers; see: tidegate runs --status queued"
     if backlog["paused"]:
         yield True, f"{backlog['paused']} runs of paused functions wait; see: tidegate functions"
+    yield True, _kept(settings)
+
+
+def _kept(settings: Settings) -> str:
+    ages = {
+        "events": settings.retention_days,
+        "events with a failed run": settings.retention_failed_days,
+        "refused requests": settings.retention_requests_days,
+        "idempotency keys": settings.idempotency_days,
+    }
+    return "kept: " + ", ".join(f"{what} {f'{days:g} days' if days else 'for ever'}" for what, days in ages.items())
 
 
 def _gateway(settings: Settings) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ import msgspec
 from gateway.clock import SECOND, Clock
 from gateway.errors import Unavailable
 from gateway.store.database import Database
-from gateway.store.duties import TakeDuty
+from gateway.store.duties import LeaveDuties, TakeDuty
 from gateway.store.journal import Command, Journal
 from gateway.store.retention import (
     Ages,
@@ -98,7 +98,7 @@ class Retention:
         finally:
             removed, self._removed = self._removed, Counter()
             if removed.total():
-                self._telemetry.emit("retention.swept", **removed, seconds=round(time.monotonic() - started, 1))
+                self._telemetry.emit("retention.swept", removed=dict(+removed), seconds=round(time.monotonic() - started, 1))
         return self._take(self._rest)  # until then, nobody needs to look again
 
     def _remove_all(self, limits: Cutoffs) -> None:
@@ -132,7 +132,7 @@ class Retention:
         """Pause for longer than was worked since the last time; so the busier the database, the more is left to others."""
         worked = time.monotonic() - self._breathed
         if self._stopping.wait(worked * PAUSE_FACTOR):
-            self._take(0)
+            self._journal.submit(LeaveDuties(self._holder)).result()
             raise _Ended
         self._breathed = time.monotonic()
         if self._breathed > self._held_until - HELD_SECONDS / 2 and not self._take(HELD_SECONDS):

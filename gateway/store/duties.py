@@ -10,7 +10,7 @@ from gateway.store.journal import Command
 
 
 class TakeDuty(Command[bool], frozen=True):
-    """Take a duty, or keep it, for `lease`; False while another process has it. Leaving it for a while is taking it, too."""
+    """Take a duty, or keep it, for `lease`; False while another process has it."""
 
     name: str
     holder: str
@@ -30,3 +30,14 @@ def _take(tx: Transaction, c: TakeDuty) -> bool:
         " returning name"
     )
     return bool(tx.rows(sql, [c.name, c.holder, now + c.lease, now]))
+
+
+class LeaveDuties(Command[None], frozen=True):
+    """Leave all the duties of a process to others."""
+
+    holder: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[LeaveDuties]) -> list[None]:
+        tx.delete("duties", ("holder",), [(command.holder,) for command in commands])
+        return [None] * len(commands)
