@@ -131,8 +131,9 @@ class Follower:
         try:
             secrets = numbered(configured.secrets) if configured else unseal(self._cipher, row)
         except SettingsError as error:
-            self._leave_out("the API", name, str(error))
-            return None
+            # Served without secrets: it refuses everything, keeps what it refuses, and takes a new secret.
+            self._leave_out("the API", name, f"{error}; or give it a new one: tidegate sources add-secret {name}")
+            secrets = ()
         limits = (self._settings.quarantine_per_minute, self._settings.quarantine_bytes)
         return Source(
             id=row["id"],

@@ -35,4 +35,5 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
                 (folder / f"{block.page.stem}_{block.line}.py").write_text(block.text)
         made.start("serve")
         made.wait_ready()
+        made.run("send", "user/deleted")
         yield made

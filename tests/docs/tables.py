@@ -68,6 +68,7 @@ TABLES: dict[tuple[str, str], Callable[[], list[str]]] = {
     ("cli.md", "## Every command"): commands,
     ("api.md", "## Every endpoint"): endpoints,
     ("api.md", "## Every error code"): problems,
+    ("operations.md", "## What the log says"): facts,
 }
 
 if __name__ == "__main__":

@@ -59,10 +59,10 @@ def test_json_in_the_pages_is_json(block):
 
 
 @pytest.mark.parametrize("block", blocks("sh", "run"), ids=str)
-def test_what_is_marked_to_be_run_does_what_it_says(block, served, tmp_path):
+def test_what_is_marked_to_be_run_does_what_it_says(block, served):
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    environment |= {"TIDEGATE_URL": served.url(), "TIDEGATE_API_KEY": API_KEY, "TIDEGATE_DATA_DIR": str(served.folder / "data")}
+    environment |= {"TIDEGATE_URL": served.url(), "TIDEGATE_API_KEY": API_KEY}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+        ["bash", "-euo", "pipefail", "-c", block.text], cwd=served.folder, env=environment, capture_output=True, text=True, timeout=60
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from typing import Any, get_args
 
+import httpx
 import msgspec
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import settings
 from gateway.api import schemas
 from gateway.core.states import diagram
-from gateway.errors import SettingsError
+from gateway.errors import SettingsError, StoreState
+from gateway.observe.meter import OUTCOMES
+from gateway.sdk.scheme import Reason
 from gateway.settings import Settings
 from tests.docs.pages import PAGES, block_after, code, rows, section, table_in
 from tests.docs.tables import TABLES
-from tests.processes import ROOT
+from tests.processes import API_KEY, ROOT
 
 FIELDS = [name for name in Settings.__dataclass_fields__ if name != "sources"]
 
@@ -75,6 +79,31 @@ def type_of(kind: type[msgspec.Struct], member: str) -> Any:
 def test_every_prefix_of_an_id_is_explained():
     source = "".join(file.read_text() for file in (ROOT / "gateway").rglob("*.py"))
     assert set(re.findall(r"`(\w+)_`", section("concepts.md", "## Ids"))) == set(re.findall(r'(?:new_id|sibling)\("(\w+)"', source))
+
+
+def test_every_state_of_the_store_says_what_to_do():
+    headings = re.findall(r"^### (\w+)$", section("operations.md", "## When the database is in trouble"), re.MULTILINE)
+    assert set(headings) == set(get_args(StoreState))
+
+
+def test_every_reason_of_a_refusal_is_explained():
+    assert {code(row[0]) for row in rows("operations.md", "## When webhooks are refused")} == set(get_args(Reason))
+
+
+def test_every_metric_is_explained_with_its_labels(served):
+    text = httpx.get(served.url() + "/metrics", headers={"Authorization": f"Bearer {API_KEY}"}).text
+    found = {family.name + ("_total" if family.type == "counter" else "") for family in text_string_to_metric_families(text)}
+    documented = {code(row[0]): re.findall(r"`(\w+)`", row[1]) for row in rows("operations.md", "## What to watch")}
+    assert set(documented) == found
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            name = family.name + ("_total" if family.type == "counter" else "")
+            assert set(sample.labels) - {"le"} == set(documented[name]), name
+
+
+def test_every_outcome_that_is_counted_is_explained():
+    meanings = {code(row[0]): row[2] for row in rows("operations.md", "## What to watch")}
+    assert set(OUTCOMES.values()) <= set(re.findall(r"`(\w+)`", meanings["tidegate_attempts_total"]))
 
 
 @pytest.mark.parametrize(("page", "heading"), TABLES)

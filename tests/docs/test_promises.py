@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from dataclasses import MISSING
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -11,8 +13,8 @@ import httpx
 import pytest
 
 from gateway import Hmac
-from tests.docs.pages import code, rows, section
-from tests.processes import API_KEY, Site, until
+from tests.docs.pages import block_after, code, rows, section
+from tests.processes import API_KEY, Site, post, site, stripe_delivery, until
 
 AUTH = {"Authorization": f"Bearer {API_KEY}"}
 
@@ -93,3 +95,38 @@ def test_every_option_of_a_scheme_is_explained_with_its_default():
     assert documented == {
         name: "" if value is MISSING else "none" if value is None else f"`{json.dumps(value)}`" for name, value in fields.items()
     }
+
+
+def test_a_backup_made_as_shown_while_it_runs_is_restored_as_shown(served, tmp_path):
+    event = httpx.post(served.url() + "/api/v1/events", content=b'{"name": "user/created"}', headers=AUTH).json()["id"]
+    made = subprocess.run(
+        ["bash", "-euc", block_after("operations.md", "### SQLite", "sh")], cwd=served.folder, check=True, capture_output=True
+    )  # fmt: skip
+    assert made.stdout == b"ok\n"
+    with site(tmp_path / "restored") as restored:
+        (restored.folder / "data").mkdir()
+        shutil.copy(served.folder / "tidegate-backup.db", restored.folder / "data" / "tidegate.db")
+        restored.start("serve")
+        restored.wait_ready()
+        assert restored.get(f"/events/{event}")["name"] == "user/created"
+
+
+def test_without_the_master_key_a_source_refuses_and_keeps_everything_until_it_has_a_new_secret(tmp_path):
+    with site(tmp_path / "before") as made:
+        made.start("serve")
+        made.wait_ready()
+        assert made.run("sources", "add", "shop", "--provider", "stripe", "--secret", "whsec_old").returncode == 0
+        key = httpx.post(made.url() + "/api/v1/keys", json={"name": "kept", "scopes": ["read"]}, headers=AUTH).json()["key"]
+        made.stop()
+        made.settings["TIDEGATE_MASTER_KEY"] = "another-master-key"
+        made.start("serve")
+        made.wait_ready()
+        ready = httpx.get(made.url() + "/readyz", headers={"Authorization": f"Bearer {key}"}).json()
+        assert (ready["status"], ["add-secret shop" in found["message"] for found in ready["broken"]]) == ("ready", [True])
+        assert post(made.url(), "evt_configured").status_code == 200
+        body, headers = stripe_delivery("evt_meanwhile", secret="whsec_new")
+        assert httpx.post(made.url() + "/webhooks/shop", content=body, headers=headers).status_code == 401
+        assert made.run("sources", "add-secret", "shop", "--secret", "whsec_new").returncode == 0
+        assert made.run("requests", "reprocess", "--source", "shop").returncode == 0
+        [event] = made.get("/events?source=shop")["data"]
+        assert event["key"] == "evt_meanwhile"
