@@ -107,7 +107,7 @@ class Receiver:
             self._telemetry.emit("webhook.unavailable", source=source.name, state=error.state)
             return Answer(503, code="overloaded" if isinstance(error, Overloaded) else "unavailable", retry_after=1)
         outcome = "duplicate" if accepted.duplicate else "accepted"
-        self._telemetry.emit(f"webhook.{outcome}", source=source.name, event=accepted.event_id, us=self._clock() - now)
+        self._telemetry.emit(f"webhook.{outcome}", source=source.name, event_id=accepted.event_id, us=self._clock() - now)
         duplicate = b"true" if accepted.duplicate else b"false"
         return Answer(200, b'{"id":"%b","duplicate":%b}' % (accepted.event_id.encode(), duplicate))
 
@@ -131,7 +131,7 @@ class Receiver:
         for delivery in deliveries:
             if delivery.skip_reason is not None and delivery.skip_reason.startswith(IF_ERROR):
                 # Why stands with the delivery: the words may quote the payload.
-                self._telemetry.emit("delivery.if_error", function=delivery.function_id, event=event.id)
+                self._telemetry.emit("delivery.if_error", function=delivery.function_id, event_id=event.id)
         return Accept(event, deliveries, request)
 
     def _attributes(self, attributes: Mapping[str, Any], source: Source, request_id: str) -> bytes:
