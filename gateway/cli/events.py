@@ -89,7 +89,7 @@ def _print_deliveries(event_id: str, found: list[dict[str, Any]]) -> None:
         if delivery["skip_reason"]:
             console.print(f"    skipped: {delivery['skip_reason']}", markup=False)
         for attempt in delivery["attempt_list"]:
-            console.print(f"    {attempt_line(attempt)}", error_line(attempt["error"]), markup=False)
+            console.print(f"    {attempt_line(attempt)} {error_line(attempt['error'])}".rstrip(), markup=False)
         if delivery["next_attempt_at"] and delivery["status"] == "waiting":
             console.print(f"    next attempt at {delivery['next_attempt_at']}")
     failed = [delivery["run_id"] for delivery in found if delivery["status"] == "failed"]

@@ -121,7 +121,7 @@ def _follow(client: Any, event_id: str, timeout: float, quiet: bool) -> list[dic
                 rest = error_line(delivery["error"]) or delivery["skip_reason"] or ""
                 if delivery["next_attempt_at"] and delivery["status"] == "waiting":
                     rest = f"next attempt at {delivery['next_attempt_at']}"
-                console.print(f"  {delivery['function_id']:<24}", cell(delivery["status"]), rest)
+                console.print(f"  {delivery['function_id']:<24}", cell(delivery["status"]), *([rest] if rest else []))
                 seen[delivery["function_id"]] = state
         if all(delivery["status"] in FINAL for delivery in deliveries):
             return deliveries
