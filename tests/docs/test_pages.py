@@ -11,12 +11,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import settings
-from gateway.api import schemas
+from gateway.api import events, inbound, schemas
 from gateway.core.states import diagram
+from gateway.engine import local, runlog
 from gateway.errors import SettingsError, StoreState
 from gateway.observe.meter import OUTCOMES
+from gateway.sdk import scheme
 from gateway.sdk.scheme import Reason
 from gateway.settings import Settings
+from gateway.store import journal
 from tests.docs.pages import PAGES, block_after, code, rows, section, table_in
 from tests.docs.tables import TABLES
 from tests.processes import API_KEY, ROOT
@@ -109,3 +112,29 @@ def test_every_outcome_that_is_counted_is_explained():
 @pytest.mark.parametrize(("page", "heading"), TABLES)
 def test_a_table_that_follows_the_code_is_as_the_code_is_now(page, heading):
     assert table_in(page, heading) == TABLES[page, heading](), f"docs/{page} is behind; type: python -m tests.docs.tables"
+
+
+def test_every_test_that_a_promise_names_exists_and_every_promise_names_one():
+    page = (ROOT / "docs" / "guarantees.md").read_text()
+    there = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    assert set(re.findall(r"`(test_\w+)`", page)) <= there
+    promises = re.split(r"^## ", page, flags=re.MULTILINE)[1:]
+    assert [promise.partition(":")[0] for promise in promises] == ["G1", "G2", "G3", "G4", "G6", "G7", "G8", "G9", "G10", "G11"]
+    assert [promise.partition(":")[0] for promise in promises if "`test_" not in promise] == []
+
+
+def test_every_limit_is_the_one_that_the_code_has():
+    limits = {row[0]: row[1] for row in rows("guarantees.md", "### Limits")}
+    assert limits == {
+        "body of a webhook or call": f"`TIDEGATE_MAX_BODY_BYTES`, {Settings.max_body_bytes >> 20} MiB",
+        "line and headers of a request": f"{inbound.MAX_HEAD_BYTES >> 10} KiB",
+        "time for a body": f"{inbound.BODY_SECONDS:g} seconds",
+        "events in an array": f"{events.MAX_BATCH:,}",
+        "commands that wait to be written": f"{journal.MAX_QUEUED:,}",
+        "live secrets of a source": str(schemas.MAX_SECRETS),
+        "signatures in a header": str(scheme.MAX_SIGNATURES),
+        "output of a run": f"{local.MAX_OUTPUT >> 20} MiB",
+        "lines a run logs": f"{runlog.MAX_LINES:,} for each attempt",
+    }
