@@ -10,7 +10,15 @@ import pytest
 
 from tests.processes import Site, free_port, site, until
 
-FUNCTIONS = """
+# What is counted is written down every few seconds; a test must not wait for that.
+OFTEN = """
+import gateway.observe.meter
+
+gateway.observe.meter.FLUSH_SECONDS = 0.3
+"""
+FUNCTIONS = (
+    OFTEN
+    + """
 import logging
 from dataclasses import dataclass
 
@@ -89,6 +97,7 @@ async def babble(ctx: Context) -> None:
     for n in range(1500):
         ctx.logger.info("line %d", n)
 """
+)
 
 TOML = """
 [sources.from-toml]
@@ -116,7 +125,13 @@ def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         url = base.rpartition("/")[0] + "/many" + question + rest
     folder = tmp_path_factory.mktemp("many")
     (folder / "tidegate.toml").write_text(TOML)
-    settings = {"GITHUB_WEBHOOK_SECRET": "gh-test-newest,gh-test", "TIDEGATE_PUBLIC_URL": "https://hooks.example.com"}
+    (folder / "often").mkdir()
+    (folder / "often" / "counts.py").write_text(OFTEN)
+    settings = {
+        "GITHUB_WEBHOOK_SECRET": "gh-test-newest,gh-test",
+        "TIDEGATE_PUBLIC_URL": "https://hooks.example.com",
+        "TIDEGATE_PROVIDERS": "often",
+    }
     with site(folder, database_url=url, functions=FUNCTIONS, settings=settings) as made:
         made.run("migrate")
         other = free_port()
