@@ -10,7 +10,7 @@ from litestar.di import Provide
 from litestar.types import ASGIApp
 
 from gateway import interpreter
-from gateway.api import catalog, describe, events, functions, health, keys, metrics, requests, runs, sources
+from gateway.api import catalog, describe, events, functions, health, keys, metrics, requests, runs, sources, steps
 from gateway.api.conventions import Allowance, with_options, with_request_id
 from gateway.api.deps import Deps, hash_key, is_known, refuse_unknown_parameters, require_key
 from gateway.api.idempotency import idempotent
@@ -104,7 +104,8 @@ class Gateway:
                 events.replay_event, requests.list_requests, requests.count_requests, requests.get_request,
                 requests.get_request_raw, requests.reprocess_request, requests.reprocess_requests, requests.discard_request,
                 runs.list_runs, runs.count_runs, runs.get_run, runs.list_run_attempts, runs.list_run_logs, runs.cancel_run,
-                runs.retry_run, runs.list_deliveries, runs.count_deliveries, functions.list_functions,
+                runs.retry_run, steps.list_run_steps, steps.send_signal,
+                runs.list_deliveries, runs.count_deliveries, functions.list_functions,
                 functions.get_function, functions.pause_function, functions.resume_function, functions.invoke_function,
                 catalog.list_event_types, catalog.get_event_type, catalog.list_providers, catalog.get_provider,
                 sources.list_sources, sources.create_source, sources.get_source, sources.change_source,

@@ -12,7 +12,10 @@ TidegateError
 ├── AuthorError             who writes a function or a provider can mend it
 │   ├── DeclarationError
 │   ├── NonRetriableError
-│   │   └── PayloadMismatch
+│   │   ├── PayloadMismatch
+│   │   ├── StepMismatch
+│   │   └── StepTooLarge
+│   ├── StepError
 │   └── RetryAfterError
 ├── OperatorError           who runs Tidegate can mend it; stops a start with one line
 │   ├── SettingsError
@@ -88,6 +91,28 @@ class NonRetriableError(AuthorError):
 
 class PayloadMismatch(NonRetriableError):
     """The event's data does not fit the class the function declared."""
+
+
+class StepMismatch(NonRetriableError):
+    """The code asks for a step of another kind than the one the run remembers under this id."""
+
+
+class StepTooLarge(NonRetriableError):
+    """The result of a step is larger than a run may remember."""
+
+
+class StepError(AuthorError):
+    """A step has failed for good: its tries are over, or it said that trying again is no use. The run remembers that.
+
+    `step` is its id, `type` the class of the error that it raised last, `traceback` where. Not caught, it fails the run.
+    """
+
+    def __init__(self, step: str, type: str, message: str, traceback: str = "") -> None:
+        super().__init__(f"step {step!r} failed: {type}: {message}")
+        self.step = step
+        self.type = type
+        self.reason = message
+        self.traceback = traceback
 
 
 class RetryAfterError(AuthorError):

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from gateway.errors import AuthorError
 from gateway.sdk.function import DECLARED, Function
@@ -38,7 +39,7 @@ class Registry:
     """What was found. `places` are the folders that were looked through."""
 
     providers: dict[str, Provider] = field(default_factory=dict[str, Provider])
-    functions: dict[str, Function] = field(default_factory=dict[str, Function])
+    functions: dict[str, Function[Any]] = field(default_factory=dict[str, Function[Any]])
     broken: list[Broken] = field(default_factory=list[Broken])
     places: list[str] = field(default_factory=list[str])
 
@@ -60,8 +61,9 @@ def load_functions(folders: Sequence[Path] = ()) -> Registry:
     origins: dict[str, str] = {}
     for module in _modules("functions", folders, registry):
         for function in vars(module).get(DECLARED, []):
-            if _free("function", function.spec.id, module, registry, origins):
-                registry.functions[function.spec.id] = function
+            for found in filter(None, (function, function.failure)):
+                if _free("function", found.spec.queued_as, module, registry, origins):
+                    registry.functions[found.spec.queued_as] = found
     return registry
 
 

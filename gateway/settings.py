@@ -57,6 +57,8 @@ class Settings:
     functions: tuple[Path, ...] = ()
     providers: tuple[Path, ...] = ()
     max_body_bytes: int = 26_214_400
+    max_step_bytes: int = 1_048_576
+    max_run_bytes: int = 33_554_432
     lease_seconds: float = 15.0
     shutdown_seconds: float = 20.0
     api_calls_per_minute: int = 60_000
@@ -155,6 +157,8 @@ def _check(settings: Settings) -> None:
         "workers": (0, 64),
         "concurrency": (1, 10_000),
         "max_body_bytes": (1, 1 << 30),
+        "max_step_bytes": (1, 1 << 30),
+        "max_run_bytes": (1, 1 << 34),
         "lease_seconds": (0.2, 3600),
         "shutdown_seconds": (0, 3600),
         "api_calls_per_minute": (1, 100_000_000),

@@ -68,12 +68,14 @@ async def run_worker(
         database=database,
         journal=journal,
         invoker=LocalInvoker(registry.functions, clock),
-        function_ids=tuple(registry.functions),
+        specs={queued_as: function.spec for queued_as, function in registry.functions.items()},
         clock=clock,
         telemetry=telemetry,
         concurrency=settings.concurrency,
         lease_seconds=settings.lease_seconds,
         shutdown_seconds=settings.shutdown_seconds,
+        max_step_bytes=settings.max_step_bytes,
+        max_run_bytes=settings.max_run_bytes,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

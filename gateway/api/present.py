@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -78,7 +78,34 @@ def run(row: Record) -> schemas.Run:
         next_attempt_at=time(row["due_at"]) if row["status"] in ("queued", "waiting") else None,
         worker_id=row["worker_id"],
         error=stored(row["error"]),
+        parent_run_id=row["parent_id"],
+        progress=None if row["done"] is None else schemas.Progress(row["done"], row["total"], row["message"], to_rfc3339(row["at"])),
     )
+
+
+def step(row: Record, tries: Sequence[Record], now: int, *, payload: bool) -> schemas.Step:
+    """A step with its failed tries; a sleep is over when its time is."""
+    slept = row["kind"] == "sleep" and row["due_at"] <= now
+    finished_at = row["due_at"] if slept else row["finished_at"]
+    made = schemas.Step(
+        key=row["key"],
+        kind=row["kind"],
+        status="succeeded" if slept else row["status"],
+        attempts=row["attempts"],
+        started_at=to_rfc3339(row["started_at"]),
+        finished_at=time(finished_at),
+        due_at=time(row["due_at"]),
+        duration_ms=None if finished_at is None else (finished_at - row["started_at"]) // 1000,
+        subject=row["subject"],
+        error=stored(row["error"]),
+        attempt_list=[
+            schemas.StepAttempt(one["number"], to_rfc3339(one["started_at"]), to_rfc3339(one["finished_at"]), stored(one["error"]))
+            for one in tries
+        ],
+    )
+    if payload:
+        made.output = stored(row["output"])
+    return made
 
 
 def _reason(row: Record) -> str | None:

@@ -159,7 +159,7 @@ async def retry_run(deps: Deps, request: Call, run_id: str) -> Response[bytes]:
     spec = deps.live.fanout.specs.get(row["function_id"])
     if spec is None:
         raise Conflict(f"Nobody offers the function {row['function_id']!r} any more.")
-    if not await deps.journal.commit(RetryRun(run_id, spec.attempts, deps.clock())):
+    if not await deps.journal.commit(RetryRun(run_id, spec.attempts, deps.clock(), spec.queued_as)):
         raise Conflict(f"The run is {row['status']}; only a failed or cancelled run can be retried.")
     return await get_run.fn(deps, request, run_id)
 

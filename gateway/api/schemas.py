@@ -60,12 +60,62 @@ class Attempt(msgspec.Struct):
 
     run_id: str
     number: Annotated[int, Meta(description="Counts from 1; starts again when a run is retried by hand.")]
-    outcome: Literal["succeeded", "failed", "handed_back", "lease_lost"]
+    outcome: Literal["succeeded", "failed", "handed_back", "lease_lost", "cancelled"]
     worker_id: str
     started_at: Time
     finished_at: Time
     duration_ms: int
     error: Failure | None
+
+
+_REASONS = (
+    "Why it is not running: `retry`, `sleep`, `event`, `signal`, `invoke` (what its next step waits for), `lease_lost`, `paused`,"
+    " `no_worker_offers_it`."
+)
+
+
+class StepAttempt(msgspec.Struct):
+    """A try at a step that failed."""
+
+    number: int
+    started_at: Time
+    finished_at: Time
+    error: Failure
+
+
+class Step(msgspec.Struct):
+    """A part of a run that is remembered: once it has succeeded or failed, it is not done again.
+
+    `due_at`: when it is tried again, wakes up, or stops waiting.
+    """
+
+    key: Annotated[str, Meta(description="Its id; in a loop from the second time on with `#2`, `#3`, …", examples=["load-order"])]
+    kind: Literal["run", "sleep", "event", "signal", "invoke", "send"]
+    status: Literal["succeeded", "failed", "retrying", "waiting"]
+    attempts: int
+    started_at: Time
+    finished_at: Time | None
+    due_at: Time | None
+    duration_ms: int | None
+    subject: Annotated[str | None, Meta(description="The event name or signal it waits for, or the run that it invoked.")]
+    error: Failure | None
+    attempt_list: list[StepAttempt]
+    output: Any = msgspec.UNSET
+
+
+class Progress(msgspec.Struct):
+    """How far a run says it is."""
+
+    done: int
+    total: int | None
+    message: str
+    at: Time
+
+
+class Signalled(msgspec.Struct):
+    """How many steps were waiting for the signal."""
+
+    runs: int
 
 
 class Run(msgspec.Struct):
@@ -79,7 +129,7 @@ class Run(msgspec.Struct):
     event_name: str
     function_id: Annotated[str, Meta(examples=["fulfil-order"])]
     status: RunStatus
-    reason: Annotated[str | None, Meta(description="Why it is not running: `retry`, `lease_lost`, `paused`, `no_worker_offers_it`.")]
+    reason: Annotated[str | None, Meta(description=_REASONS)]
     attempts: int
     created_at: Time
     started_at: Time | None
@@ -87,6 +137,8 @@ class Run(msgspec.Struct):
     next_attempt_at: Time | None
     worker_id: str | None
     error: Failure | None
+    parent_run_id: Annotated[str | None, Meta(description="The run that invoked this one, or whose failure it handles.")]
+    progress: Progress | None
     output: Annotated[Any, Meta(description="What the function returned.")] = msgspec.UNSET
     attempt_list: list[Attempt] | msgspec.UnsetType = msgspec.UNSET
 
@@ -360,6 +412,12 @@ class AttemptList(msgspec.Struct):
     """All there are, in order."""
 
     data: list[Attempt]
+
+
+class StepList(msgspec.Struct):
+    """All there are, in the order they began."""
+
+    data: list[Step]
 
 
 class FunctionList(msgspec.Struct):

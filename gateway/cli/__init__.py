@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from gateway.cli import events, functions, init, keys, processes, providers, requests, runs, send, serve, sources, trigger
+from gateway.cli import events, functions, init, keys, processes, providers, requests, runs, send, serve, signals, sources, trigger
 from gateway.errors import EXIT_OPERATOR, OperatorError, TidegateError
 
 
@@ -33,6 +33,7 @@ def application() -> typer.Typer:
     app.command("trigger")(trigger.trigger)
     app.add_typer(events.app, name="events")
     app.add_typer(runs.app, name="runs")
+    app.add_typer(signals.app, name="signals")
     app.add_typer(requests.app, name="requests")
     app.add_typer(functions.app, name="functions")
     app.add_typer(sources.app, name="sources")

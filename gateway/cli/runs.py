@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from gateway.cli.output import Json, Limit, Since, earlier
+from gateway.cli.timeline import timeline
 from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Executions of functions.", invoke_without_command=True)
@@ -55,17 +56,19 @@ def runs(
 
 @app.command()
 def show(run_id: RunId, as_json: Json = False) -> None:
-    """One run with its attempts: what it returned, or why it failed and where in your code."""
+    """One run with its steps and attempts: what it returned, or why it failed and where in your code."""
     from gateway.cli.client import Client
     from gateway.cli.output import print_json
 
     client = Client()
     run, attempts = client.members(f"/runs/{run_id}"), client.members(f"/runs/{run_id}/attempts")["data"]
+    steps = client.members(f"/runs/{run_id}/steps")["data"]
     if as_json:
-        print_json(msgspec.json.encode({**run, "attempt_list": attempts}))
+        print_json(msgspec.json.encode({**run, "attempt_list": attempts, "step_list": steps}))
     else:
         output = run.pop("output", None)
-        _print({name: json.loads(bytes(value)) for name, value in run.items()}, output, json.loads(bytes(attempts)))
+        shown = {name: json.loads(bytes(value)) for name, value in run.items()}
+        _print(shown, output, json.loads(bytes(attempts)), json.loads(bytes(steps)))
 
 
 @app.command()
@@ -124,7 +127,7 @@ def _control(run_id: str, verb: str, as_json: bool) -> None:
         console.print(run["id"], cell(run["status"]))
 
 
-def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[str, Any]]) -> None:
+def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
     from gateway.cli.output import as_text, attempt_line, cell, console
 
     for field in ("id", "function_id", "status", "reason", "event_id", "event_name", "created_at", "started_at", "finished_at"):
@@ -135,12 +138,23 @@ def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[
         console.print("output is shown to API keys with the scope payload:read")
     elif output is not None and run["status"] == "succeeded":
         console.print("output", as_text(bytes(output)), markup=False)
+    if run["progress"]:
+        console.print(f"{'progress':<12}", _progress(run["progress"]), markup=False)
+    if steps:
+        console.print(timeline(steps))
     for attempt in attempts:
         console.print(attempt_line(attempt), markup=False)
         if attempt["error"]:
             _print_error(attempt["error"])
+    if run["error"] and not attempts:
+        _print_error(run["error"])
     if run["status"] in ("failed", "cancelled"):
         console.print(f"Once it is mended, run it again: tidegate runs retry {run['id']}", markup=False)
+
+
+def _progress(progress: dict[str, Any]) -> str:
+    of = f" of {progress['total']}" if progress["total"] is not None else ""
+    return f"{progress['done']}{of} {progress['message']}".rstrip()
 
 
 def _print_error(error: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import cel
@@ -31,21 +32,22 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(".*" if part == "*" else re.escape(part) for part in re.split(r"(\*)", pattern)))
 
 
-def compile_condition(source: str) -> Any:
-    """A CEL program over `event`. Raises DeclarationError, naming what is wrong, when it is not one."""
+@lru_cache(maxsize=1000)
+def compile_condition(source: str, variables: tuple[str, ...] = ("event",)) -> Any:
+    """A CEL program over events. Raises DeclarationError, naming what is wrong, when it is not one."""
     try:
         program = cel.compile(source)
-        variables = set(program.variables())
+        used = set(program.variables())
     except Exception as error:
         raise DeclarationError(f"`if_` is not a valid CEL expression: {source!r}: {error}") from None
-    unknown = sorted(variables - {"event", *_BOUND.findall(source)})
+    unknown = sorted(used - {*variables, *_BOUND.findall(source)})
     if unknown:
-        raise DeclarationError(f"`if_` knows no variable `{unknown[0]}`, only `event`: {source!r}")
-    members = [name for name in re.findall(r"\bevent\.(\w+)", source) if name not in MEMBERS]
+        raise DeclarationError(f"`if_` knows no variable `{unknown[0]}`, only {' and '.join(f'`{v}`' for v in variables)}: {source!r}")
+    members = [name for name in re.findall(rf"\b(?:{'|'.join(variables)})\.(\w+)", source) if name not in MEMBERS]
     if members:
         raise DeclarationError(f"`if_`: an event has {', '.join(MEMBERS)}, but no `{members[0]}`: {source!r}")
-    if "event" not in variables:
-        raise DeclarationError(f"`if_` asks nothing of the event: {source!r}")
+    if variables[-1] not in used:
+        raise DeclarationError(f"`if_` asks nothing of `{variables[-1]}`: {source!r}")
     return program
 
 

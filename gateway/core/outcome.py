@@ -18,9 +18,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """The function returned; `output` is its result as JSON."""
+    """The function returned; `output` is its result as JSON. `waits`: it may have left waits behind."""
 
     output: bytes
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Failed:
     error: Failure
     retriable: bool = True
     retry_at: Micros | None = None
+    waits: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,4 +39,20 @@ class HandedBack:
     """The worker had to stop before the function ended; the attempt does not count."""
 
 
-Outcome = Completed | Failed | HandedBack
+@dataclass(frozen=True, slots=True)
+class Suspended:
+    """The function goes on later: at `due_at`, or once one of the steps named in `pending` has what it waits for."""
+
+    due_at: Micros
+    reason: str
+    pending: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """The run is over before its function is."""
+
+    error: Failure
+
+
+Outcome = Completed | Failed | HandedBack | Suspended | Cancelled

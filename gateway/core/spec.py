@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
+
+
+class CancelSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that cancels a run."""
+
+    name: str
+    match: str | None = None
+    if_: str | None = None
+    timeout_seconds: float | None = None
 
 
 class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,11 +26,32 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_seconds: float | None = None
     origin: str = ""
     description: str = ""
+    version: int | None = None
+    start_seconds: float | None = None
+    finish_seconds: float | None = None
+    idempotency: str | None = None
+    idempotency_seconds: float = 86400.0
+    cancel_on: tuple[CancelSpec, ...] = ()
+    on_failure: str | None = None
+
+    @property
+    def queued_as(self) -> str:
+        """What its runs are claimed by: they go on with the version that began them."""
+        return self.id if self.version is None else f"{self.id}@{self.version}"
 
     @property
     def attempts(self) -> int:
         """How many attempts a run gets: the first and its retries."""
         return self.retries + 1
+
+
+def current(specs: Iterable[FunctionSpec]) -> dict[str, FunctionSpec]:
+    """By id, the version of each function that new runs get: the highest."""
+    found: dict[str, FunctionSpec] = {}
+    for spec in specs:
+        if spec.id not in found or (spec.version or 0) > (found[spec.id].version or 0):
+            found[spec.id] = spec
+    return found
 
 
 class BrokenModule(msgspec.Struct, frozen=True):

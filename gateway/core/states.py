@@ -7,6 +7,9 @@ from typing import Literal
 Status = Literal["queued", "running", "waiting", "succeeded", "failed", "cancelled"]
 FINAL: frozenset[Status] = frozenset({"succeeded", "failed", "cancelled"})
 
+# Why a run that nobody holds is not simply queued: the reasons in its queue row.
+WAITING = ("retry", "sleep", "event", "signal", "invoke")
+
 # state -> what happens -> next state
 TRANSITIONS: dict[Status, dict[str, Status]] = {
     "queued": {"claim": "running", "cancel": "cancelled"},
@@ -14,11 +17,12 @@ TRANSITIONS: dict[Status, dict[str, Status]] = {
         "succeed": "succeeded",
         "fail": "failed",
         "retry": "waiting",
+        "park": "waiting",
         "hand_back": "queued",
         "lose_lease": "queued",
         "cancel": "cancelled",
     },
-    "waiting": {"claim": "running", "cancel": "cancelled"},
+    "waiting": {"claim": "running", "wake": "queued", "cancel": "cancelled"},
     "succeeded": {},
     "failed": {"retry": "queued"},
     "cancelled": {"retry": "queued"},
@@ -29,7 +33,7 @@ def live_status(worker_id: str | None, reason: str | None) -> Status:
     """The status of a run that has a queue row: held by a worker, parked for a reason, or free."""
     if worker_id is not None:
         return "running"
-    return "waiting" if reason == "retry" else "queued"
+    return "waiting" if reason in WAITING else "queued"
 
 
 def diagram() -> str:

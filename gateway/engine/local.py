@@ -3,67 +3,102 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import contextvars
 import logging
 import threading
-import traceback
-from collections.abc import Mapping
-from datetime import timedelta
-from typing import Any
+from collections.abc import Coroutine, Mapping
+from typing import Any, TypeVar
+
+import msgspec
 
 from gateway import codec
-from gateway.clock import SECOND, Clock, Micros, from_datetime, to_datetime
+from gateway.clock import Clock, to_datetime
 from gateway.core.outcome import Completed, Failed, Failure, Outcome
+from gateway.engine.branches import Branches, current
+from gateway.engine.failures import failure_of, is_final, retry_at
 from gateway.engine.invoker import Call
-from gateway.errors import AuthorError, DeclarationError, NonRetriableError, PayloadMismatch, RetryAfterError
+from gateway.engine.ledger import RunLedger
+from gateway.errors import DeclarationError, PayloadMismatch
+from gateway.sdk.context import Context, SyncContext
 from gateway.sdk.event import Event
-from gateway.sdk.function import Context, Function
-from gateway.store.runs import Claimed
+from gateway.sdk.function import Function
+from gateway.sdk.step import Steps
+from gateway.sdk.sync import Suspend, SyncSteps
 
-MAX_MESSAGE = 2000
-MAX_TRACEBACK = 8000
+R = TypeVar("R")
+
 MAX_OUTPUT = 1 << 20
 
 _logger = logging.getLogger("tidegate.function")
 
 
 class LocalInvoker:
-    """Invokes the functions of a registry."""
+    """Invokes the functions of a registry, by what their runs are queued as."""
 
-    def __init__(self, functions: Mapping[str, Function], clock: Clock) -> None:
+    def __init__(self, functions: Mapping[str, Function[Any]], clock: Clock) -> None:
         self._functions = functions
         self._clock = clock
 
     async def invoke(self, call: Call) -> Outcome:
-        run = call.run
-        function = self._functions[run.function_id]
+        function, root = self._functions[call.run.function_id], asyncio.current_task()
+        assert root is not None
+        branches = Branches(root, root.cancel) if function.is_async else Branches(root, lambda: branches.interrupt(), threads=1)
+        token = current.set(branches)
         try:
-            context = _context(function, run)
-            async with asyncio.timeout(function.spec.timeout_seconds):
-                result = await (function.handler(context) if function.is_async else _in_thread(function, context))
-            return Completed(_output(result))
+            outcome = await self._outcome(function, call, branches)
+        except asyncio.CancelledError:
+            if branches.suspended is None:
+                raise
+            root.uncancel()
+            return branches.suspended
+        finally:
+            branches.close()
+            current.reset(token)
+        # A function that catches everything must not turn being parked into an end.
+        return branches.suspended or outcome
+
+    async def _outcome(self, function: Function[Any], call: Call, branches: Branches) -> Outcome:
+        ledger = RunLedger(call, branches, function.spec.retries, self._clock)
+        seconds = function.spec.timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                result = await _called(function, call, branches, Steps(ledger))
+            for key in ledger.unreached():
+                call.say("warning", f"step {key!r} was done earlier in this run, and the function ended without coming to it again")
+            return Completed(_output(result), ledger.waits)
         except asyncio.CancelledError:
             raise
         except TimeoutError as error:
-            seconds = function.spec.timeout_seconds
             mine = seconds is not None and not error.args
-            message = f"the attempt took longer than its timeout of {seconds:g} s" if mine else str(error)
-            return Failed(Failure("TimeoutError", message, _trace(error)))
-        except RetryAfterError as error:
-            return Failed(_failure(error), retry_at=_when(error, self._clock()))
+            failure = failure_of(error)
+            message = f"the attempt took longer than its timeout of {seconds:g} s" if mine else failure.message
+            return Failed(Failure("TimeoutError", message, failure.traceback), waits=ledger.waits)
+        except Suspend:
+            return Failed(Failure("Suspend", "raised outside of a step"))
         except Exception as error:
-            return Failed(_failure(error), retriable=not isinstance(error, NonRetriableError | DeclarationError))
+            retriable = not is_final(error)
+            return Failed(failure_of(error), retriable, retry_at(error, self._clock()), ledger.waits)
         except (SystemExit, GeneratorExit) as error:
-            return Failed(_failure(error))
+            return Failed(failure_of(error), waits=ledger.waits)
 
 
-def _context(function: Function, run: Claimed) -> Context[Any]:
+async def _called(function: Function[Any], call: Call, branches: Branches, steps: Steps) -> Any:
+    event, facts = _event(function, call), _facts(function, call)
+    if function.is_async:
+        return await function.handler(Context(event=event, step=steps, **facts))
+    bridge = ThreadBridge(asyncio.get_running_loop(), branches)
+    return await _in_thread(function, SyncContext(event=event, step=SyncSteps(steps, bridge), **facts))
+
+
+def _event(function: Function[Any], call: Call) -> Event[Any]:
+    run = call.run
     try:
         raw = codec.member(run.body, run.data_path)
     except ValueError as error:
         raise PayloadMismatch(f"the event's data cannot be read: {error}") from None
     kind: type[Event[Any]] = function.event_type(run.event_name)
-    event = kind.decode(
+    return kind.decode(
         raw,
         id=run.event_id,
         name=run.event_name,
@@ -72,18 +107,47 @@ def _context(function: Function, run: Claimed) -> Context[Any]:
         received_at=to_datetime(run.received_at),
         attributes=codec.loads(run.attributes),
     )
-    extra = {"run_id": run.run_id, "function_id": run.function_id, "attempt": run.attempt}
-    return Context(
-        event=event,
-        run_id=run.run_id,
-        function_id=run.function_id,
-        attempt=run.attempt,
-        traceparent=run.traceparent,
-        logger=logging.LoggerAdapter(_logger, extra),
-    )
 
 
-async def _in_thread(function: Function, context: Context[Any]) -> Any:
+def _facts(function: Function[Any], call: Call) -> dict[str, Any]:
+    run = call.run
+    extra = {"run_id": run.run_id, "function_id": function.id, "attempt": run.attempt}
+    handles = run.parent_id is not None and run.parent_key is None
+    return {
+        **extra,
+        "traceparent": run.traceparent,
+        "logger": logging.LoggerAdapter(_logger, extra),
+        "failure": msgspec.json.decode(run.parent_error, type=Failure) if handles and run.parent_error else None,
+        "failed_run_id": run.parent_id if handles else None,
+        "_progress": call.show,
+    }
+
+
+class ThreadBridge:
+    """From a function's threads to the loop that records its steps."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, branches: Branches) -> None:
+        self._loop = loop
+        self._branches = branches
+
+    def wait(self, step: Coroutine[Any, Any, R]) -> R:
+        if self._branches.closed:
+            step.close()
+            raise Suspend
+        try:
+            return asyncio.run_coroutine_threadsafe(step, self._loop).result()
+        except concurrent.futures.CancelledError:
+            raise Suspend from None
+
+    def threads(self, more: int) -> None:
+        self._loop.call_soon_threadsafe(self._add, more)
+
+    def _add(self, more: int) -> None:
+        self._branches.threads += more
+        self._branches.look()
+
+
+async def _in_thread(function: Function[Any], context: SyncContext[Any]) -> Any:
     """The result of a plain function. A thread of its own: one that hangs past its timeout takes no slot of a pool."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[Any] = loop.create_future()
@@ -101,7 +165,7 @@ async def _in_thread(function: Function, context: Context[Any]) -> Any:
         except StopIteration as stop:
             result, error = None, RuntimeError(f"the function raised StopIteration: {stop}")
         except BaseException as raised:  # a thread's error belongs to its run, whatever it is
-            result, error = None, raised if isinstance(raised, Exception) else RuntimeError(repr(raised))
+            result, error = None, raised if isinstance(raised, Exception | Suspend) else RuntimeError(repr(raised))
         if not loop.is_closed():
             loop.call_soon_threadsafe(settle, result, error)
 
@@ -115,31 +179,3 @@ def _output(result: Any) -> bytes:
     if len(output) > MAX_OUTPUT:
         raise DeclarationError(f"the result is {len(output)} bytes of JSON; at most {MAX_OUTPUT} are kept: return less")
     return output
-
-
-def _when(error: RetryAfterError, now: Micros) -> Micros:
-    match error.when:
-        case timedelta() as delta:
-            return now + int(delta.total_seconds() * SECOND)
-        case int() | float() as seconds:
-            return now + int(seconds * SECOND)
-        case when:
-            return from_datetime(when)
-
-
-def _failure(error: BaseException) -> Failure:
-    try:
-        message = str(error)
-    except Exception as broken:
-        message = f"its message cannot be shown: {broken!r}"
-    trace = "" if isinstance(error, AuthorError) and not isinstance(error, NonRetriableError) else _trace(error)
-    return Failure(type(error).__name__, _clean(message)[:MAX_MESSAGE], trace)
-
-
-def _trace(error: BaseException) -> str:
-    frames = traceback.TracebackException.from_exception(error, lookup_lines=True)
-    return _clean("".join(frames.format()))[-MAX_TRACEBACK:]
-
-
-def _clean(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()

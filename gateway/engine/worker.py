@@ -1,67 +1,51 @@
-"""A worker: claims due runs, executes them within its slots, ends them through the journal, and keeps its lease.
-
-The lease is renewed by a thread of its own, so that a function that blocks the loop does not lose it. Such a function is
-named after a while; when it blocks for longer than a lease, every other run is handed back and the process ends, for its
-supervisor to start a fresh one (G9).
-"""
+"""A worker: claims due runs, executes them within its slots, and ends them through the journal."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import os
 import random
-import socket
-import sys
-import threading
 import time
-import traceback
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeout
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
-from gateway.clock import SECOND, Clock, Micros
-from gateway.core.decide import Decision, decide
-from gateway.core.outcome import Failed, Failure, HandedBack, Outcome
+from gateway.clock import SECOND, Clock, Micros, system_clock
+from gateway.core.decide import decide
+from gateway.core.outcome import Cancelled, Failed, Failure, HandedBack, Outcome, Suspended
 from gateway.core.retry import backoff_seconds
-from gateway.engine.invoker import Call, Invoker
+from gateway.core.spec import FunctionSpec
+from gateway.engine.branches import adopting
+from gateway.engine.held import Held
+from gateway.engine.invoker import MAX_RUN_BYTES, MAX_STEP_BYTES, Invoker
+from gateway.engine.lease import Lease, threadsafe
+from gateway.engine.offered import Offered
+from gateway.engine.recorder import Recorder
+from gateway.engine.resolver import Resolver, wait_of
 from gateway.engine.runlog import Capture, RunLog, current
 from gateway.errors import Unavailable
 from gateway.store.database import Database
 from gateway.store.journal import Journal
-from gateway.store.runs import Claim, Claimed, Finish, GiveBack, Heartbeat, Rescue, Retire, WriteLogs
+from gateway.store.runs import Claim, Claimed, Finish, GiveBack, WriteLogs, fences
+from gateway.store.waits import Lookups
 from gateway.telemetry import Telemetry
 
 CLAIM_LIMIT = 200
 HELD_FACTOR = 3  # runs whose end waits to be committed hold no slot, but there is an end to them too
 POLL_SECONDS = 1.0
 LOG_SECONDS = 1.0
-BLOCKED_WARNING_SECONDS = 1.0
-EXIT_BLOCKED = 70
-
-
-@dataclass(slots=True)
-class Held:
-    """A run this worker holds, from the claim to the committed end of the attempt."""
-
-    run: Claimed
-    started_at: int
-    log: RunLog
-    task: asyncio.Task[None] | None = None
-    ending: bool = False
-    let_go: bool = False
-
-    def cancel(self) -> None:
-        """Stop the attempt, because the worker must let go of the run."""
-        if self.task is not None and not self.task.done():
-            self.let_go = True
-            self.task.cancel()
+TICK_SECONDS = 0.1
+FINISHED = "tidegate/function.finished"
+BLOCKED = Failure(
+    "LoopBlocked",
+    "this attempt blocked the event loop for longer than its worker's lease: it called something that waits without `await`."
+    " Make the function a plain `def`, which runs in a thread, or put the call into a step",
+)
 
 
 class Worker:
-    """Claims and executes the runs of `function_ids`."""
+    """Claims and executes the runs of the functions in `specs`, by what their runs are queued as."""
 
     def __init__(
         self,
@@ -70,62 +54,69 @@ class Worker:
         database: Database,
         journal: Journal,
         invoker: Invoker,
-        function_ids: tuple[str, ...],
-        clock: Clock,
+        specs: Mapping[str, FunctionSpec],
         telemetry: Telemetry,
+        clock: Clock = system_clock,
         concurrency: int = 100,
         lease_seconds: float = 15.0,
         shutdown_seconds: float = 20.0,
+        max_step_bytes: int = MAX_STEP_BYTES,
+        max_run_bytes: int = MAX_RUN_BYTES,
     ) -> None:
         self.id = id
         self._database = database
         self._journal = journal
         self._invoker = invoker
-        self._function_ids = function_ids
+        self._specs = specs
         self._clock = clock
         self._telemetry = telemetry
         self._concurrency = concurrency
         self._lease_seconds = lease_seconds
         self._shutdown_seconds = shutdown_seconds
+        self._limits = (max_step_bytes, max_run_bytes)
+        self._offered = Offered(database)
+        self._recorder = Recorder(journal, database, self._offered, clock)
+        self._resolver = Resolver(journal, database, self._offered, self._recorder, clock)
+        self._lookups = Lookups(database)
+        self._lease = Lease(id, journal, self, clock, telemetry, lease_seconds)
         self._held: dict[str, Held] = {}
         self._running = 0
         self._more = False
+        self._planned: Micros = 0
         self._awake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._stopped = threading.Event()
-        self._ticked = time.monotonic()
 
     async def run(self) -> None:
         """Work until `stop`, then finish or hand back within the shutdown time."""
         loop = self._loop = asyncio.get_running_loop()
-        self._loop_thread = threading.get_ident()
-        first = self._journal.submit(self._heartbeat())
-        await asyncio.wrap_future(first)
-        unlisten = self._database.listen(lambda: _threadsafe(loop, self._awake.set))
-        heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
-        heart.start()
-        ticker = asyncio.create_task(self._tick())
+        loop.set_task_factory(adopting)
+        await self._lease.take()
+        unlisten = self._database.listen(lambda: threadsafe(loop, self._wake))
+        beside = [asyncio.create_task(work) for work in (self._tick(), self._watch(), self._offered.follow(), self._resolver.run())]
         capture = Capture()
         logging.getLogger().addHandler(capture)
-        self._telemetry.emit("worker.started", worker=self.id, functions=len(self._function_ids))
+        self._telemetry.emit("worker.started", worker=self.id, functions=len(self._specs))
         try:
             while not self._stopping.is_set():
                 await self._claim()
         finally:
             await self._drain()
-            self._stopped.set()
             unlisten()
-            ticker.cancel()
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
             logging.getLogger().removeHandler(capture)
-            await asyncio.to_thread(heart.join)
-            with contextlib.suppress(Unavailable):
-                await self._journal.commit(Retire(self.id))
+            await self._lease.end()
             self._telemetry.emit("worker.stopped", worker=self.id)
 
     def stop(self) -> None:
         """Claim no more and end; safe to call twice."""
         self._stopping.set()
         self._awake.set()
+
+    def _wake(self) -> None:
+        self._awake.set()
+        self._resolver.wake()
 
     async def _claim(self) -> None:
         """Fill the free slots, then wait for a wake-up, a free slot, the next due run, or the poll."""
@@ -136,7 +127,7 @@ class Worker:
             await self._sleep(POLL_SECONDS)
             return
         try:
-            found = await self._journal.commit(Claim(self.id, self._function_ids, limit, self._clock()))
+            found = await self._journal.commit(Claim(self.id, tuple(self._specs), limit, self._clock()))
         except Unavailable:
             await self._sleep(POLL_SECONDS)
             return
@@ -147,8 +138,11 @@ class Worker:
             await self._sleep(self._until(found.next_due_at))
 
     def _until(self, due: Micros | None) -> float:
+        now = self._clock()
         poll = POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
-        return poll if due is None else min(max((due - self._clock()) / SECOND, 0.001), poll)
+        seconds = poll if due is None else min(max((due - now) / SECOND, 0.001), poll)
+        self._planned = now + int(seconds * SECOND)
+        return seconds
 
     async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -156,7 +150,8 @@ class Worker:
                 await self._awake.wait()
 
     def _start(self, run: Claimed) -> None:
-        held = Held(run, self._clock(), RunLog(run.run_id, run.fence, run.attempt, self._clock))
+        log = RunLog(run.run_id, run.fence, run.attempt, self._clock)
+        held = Held(run, self._specs[run.function_id], self._clock(), log)
         self._held[run.run_id] = held
         self._running += 1
         held.task = asyncio.create_task(self._attempt(held), name=f"{run.function_id} {run.run_id}")
@@ -164,10 +159,10 @@ class Worker:
     async def _attempt(self, held: Held) -> None:
         run = held.run
         wait_us = max(held.started_at - run.due_at, 0)
-        self._telemetry.emit("run.started", run=run.run_id, function=run.function_id, attempt=run.attempt, wait_us=wait_us)
+        self._telemetry.emit("run.started", run=run.run_id, function=held.spec.id, attempt=run.attempt, wait_us=wait_us)
         current.set(held.log)
         try:
-            outcome: Outcome = await self._invoker.invoke(Call(run))
+            outcome = await self._refused(held) or await self._invoked(held)
         except asyncio.CancelledError as error:
             # A function may raise this by itself; handing that back, uncounted, would go on for ever.
             outcome = HandedBack() if held.let_go else Failed(Failure("CancelledError", str(error) or "cancelled from within"))
@@ -175,28 +170,50 @@ class Worker:
             outcome = Failed(Failure(type(error).__name__, str(error)))
         self._end(held, outcome)
 
+    async def _refused(self, held: Held) -> Cancelled | None:
+        """Why a run must not be started, or started again."""
+        run, spec = held.run, held.spec
+        first = run.attempt == 1 and not run.steps
+        if spec.start_seconds is not None and first and run.first_started_at - run.due_at > spec.start_seconds * SECOND:
+            return Cancelled(Failure("TimedOut", f"it could not be started within {spec.start_seconds:g} s"))
+        if spec.cancel_on and first:
+            # An event that cancels may have been committed beside the run, by somebody who could not see it.
+            for row in await asyncio.to_thread(self._lookups.waits_of, run.run_id):
+                found = await self._recorder.look(wait_of(row), run.event_id) if row["kind"] == "cancel" else None
+                if found is not None:
+                    return Cancelled(Failure("Cancelled", f"event {found['id']} ({found['name']}) arrived"))
+        return None
+
+    async def _invoked(self, held: Held) -> Outcome:
+        """What came of the attempt, within the time that the whole run has."""
+        call = held.call(self._recorder, *self._limits)
+        seconds = held.spec.finish_seconds
+        if seconds is None:
+            return await self._invoker.invoke(call)
+        until = held.run.first_started_at + int(seconds * SECOND)
+        limit = asyncio.timeout(max((until - self._clock()) / SECOND, 0))
+        try:
+            async with limit:
+                outcome = await self._invoker.invoke(call)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return Cancelled(Failure("TimedOut", f"it had not finished {seconds:g} s after its start"))
+        return replace(outcome, due_at=min(outcome.due_at, until)) if isinstance(outcome, Suspended) else outcome
+
     def _end(self, held: Held, outcome: Outcome) -> None:
         run, now = held.run, self._clock()
         held.ending = True
         self._running -= 1
         if self._more:
             self._awake.set()
+        shown = held.shown(self._clock, last=True)
+        if shown is not None:
+            with contextlib.suppress(Unavailable):
+                self._journal.submit(shown)
         decision = decide(outcome, attempt=run.attempt, attempts=run.max_attempts, now=now, backoff_seconds=backoff_seconds)
-        self._commit(self._finish(held, decision, now))
-
-    def _finish(self, held: Held, decision: Decision, now: int) -> Finish:
-        run = held.run
-        return Finish(
-            run_id=run.run_id,
-            fence=run.fence,
-            number=run.attempt,
-            worker_id=self.id,
-            started_at=held.started_at,
-            first_started_at=run.first_started_at,
-            finished_at=now,
-            decision=decision,
-            logs=held.log.take(),
-        )
+        told = run.parent_key is not None or self._offered.fanout.anyone_listens(FINISHED)
+        self._commit(held.finish(decision, outcome, now, self.id, tell=told))
 
     def _commit(self, finish: Finish) -> None:
         try:
@@ -216,16 +233,21 @@ class Worker:
             self._loop.call_later(POLL_SECONDS, self._commit_unless_stopped, finish)
             return
         held = self._held.pop(finish.run_id, None)
-        error = finish.decision.error
-        facts: dict[str, Any] = {"run": finish.run_id, "attempt": finish.number, "move": finish.decision.move}
+        decision = finish.decision
+        facts: dict[str, Any] = {"run": finish.run_id, "attempt": finish.number, "move": decision.move}
         if done.exception() is not None:
             self._telemetry.emit("run.commit_failed", **facts, error=repr(done.exception()))
         elif not done.result():
             self._telemetry.emit("run.lease_lost", **facts)
+            self._keep(finish.logs)
         elif held is not None:
-            facts |= {"function": held.run.function_id, "duration_us": finish.finished_at - finish.started_at}
+            facts |= {"function": held.spec.id, "duration_us": finish.finished_at - finish.started_at}
+            error = decision.error
             self._telemetry.emit("run.ended", **facts, error=f"{error.type}: {error.message}" if error else None)
-        if self._more or self._stopping.is_set():
+        sooner = decision.due_at is not None and (decision.due_at < self._planned or bool(finish.pending))
+        if finish.tell or decision.move in ("fail", "cancel"):
+            self._resolver.wake()
+        if self._more or sooner or self._stopping.is_set():
             self._awake.set()
 
     async def _drain(self) -> None:
@@ -242,99 +264,64 @@ class Worker:
             await self._sleep(0.05)
 
     async def _tick(self) -> None:
+        """Show that the loop runs, and keep what attempts that go on have said and shown so far."""
         write_at = 0.0
         while True:
-            self._ticked = time.monotonic()
-            if self._ticked >= write_at:
-                write_at = self._ticked + LOG_SECONDS
-                self._write_logs()
-            await asyncio.sleep(0.1)
+            self._lease.tick()
+            going_on = [held for held in self._held.values() if not held.ending]
+            for shown in filter(None, [held.shown(self._clock) for held in going_on]):
+                with contextlib.suppress(Unavailable):
+                    self._journal.submit(shown)
+            if time.monotonic() >= write_at:
+                write_at = time.monotonic() + LOG_SECONDS
+                self._keep(tuple(line for held in going_on for line in held.log.take()))
+            await asyncio.sleep(TICK_SECONDS)
 
-    def _write_logs(self) -> None:
-        """Keep what attempts that go on have said so far; the end of an attempt brings its last lines along."""
-        lines = tuple(line for held in self._held.values() if not held.ending for line in held.log.take())
+    def _keep(self, lines: tuple[Any, ...]) -> None:
         if lines:
             with contextlib.suppress(Unavailable):
                 self._journal.submit(WriteLogs(lines))
 
-    # What follows runs on the heartbeat's thread.
+    async def _watch(self) -> None:
+        """Let go, within a second, of runs that were cancelled or that have another holder."""
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            before = [held for held in self._held.values() if not held.ending]
+            with contextlib.suppress(Unavailable):
+                held_now = await asyncio.to_thread(fences, self._database, [held.run.run_id for held in before])
+                for held in before:
+                    if not held.ending and held_now.get(held.run.run_id) != held.run.fence:
+                        held.cancel()
 
-    def _heartbeat(self) -> Heartbeat:
-        lease = int(self._lease_seconds * SECOND)
-        return Heartbeat(self.id, "worker", socket.gethostname(), os.getpid(), self._clock(), lease)
+    # What the lease asks of its holder.
 
-    def _beat(self) -> None:
-        renewed = time.monotonic()
-        warned = False
-        while not self._stopped.wait(min(self._lease_seconds / 3, BLOCKED_WARNING_SECONDS)):
-            blocked = time.monotonic() - self._ticked
-            if blocked > self._lease_seconds:
-                self._abandon()
-            if blocked > BLOCKED_WARNING_SECONDS and not warned:
-                self._telemetry.emit("worker.blocked", worker=self.id, **self._culprit(), seconds=round(blocked, 1))
-            warned = blocked > BLOCKED_WARNING_SECONDS
-            if time.monotonic() - renewed >= self._lease_seconds / 3 - 0.01:
-                renewed = self._renew(renewed)
-
-    def _renew(self, renewed: float) -> float:
-        before = time.monotonic()
-        try:
-            holding = self._journal.submit(self._heartbeat()).result(timeout=self._lease_seconds / 3)
-            self._journal.submit(Rescue(self._clock()))
-        except (Unavailable, FutureTimeout):
-            if before - renewed > self._lease_seconds * 0.6:
-                _threadsafe(self._loop, self._let_go, {})
-            return renewed
-        _threadsafe(self._loop, self._compare, holding)
-        return before
-
-    def _compare(self, holding: dict[str, int]) -> None:
-        """Let go of runs the database no longer says are ours; give back those it says are and we know nothing of."""
-        self._let_go(holding)
+    def compare(self, holding: dict[str, int]) -> None:
+        """Give back runs that the database says are ours and that we know nothing of: the claim's answer got lost."""
         for run_id, fence in holding.items():
             if run_id not in self._held:
                 self._loop.call_later(self._lease_seconds / 3, self._give_back_stranger, run_id, fence)
 
     def _give_back_stranger(self, run_id: str, fence: int) -> None:
-        if run_id not in self._held and not self._stopped.is_set():
+        if run_id not in self._held and not self._stopping.is_set():
             with contextlib.suppress(Unavailable):
                 self._journal.submit(GiveBack(run_id, fence, self.id, self._clock()))
 
-    def _let_go(self, holding: dict[str, int]) -> None:
-        now = self._clock()
+    def lose(self) -> None:
+        """Let go of every run: by now another worker may hold it."""
         for held in self._held.values():
-            young = now - held.started_at < self._lease_seconds * SECOND / 3
-            if not held.ending and not young and holding.get(held.run.run_id) != held.run.fence:
+            if not held.ending:
                 held.cancel()
 
-    def _culprit(self) -> dict[str, str]:
-        frame = sys._current_frames().get(self._loop_thread)  # pyright: ignore[reportPrivateUsage]
-        stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
-        return {"function": self._blocking() or "?", "stack": stack}
+    def hand_back(self, culprit: str) -> list[Finish]:
+        """What gives every run back, uncounted, and counts the attempt that blocks the loop as failed."""
+        return list(self._handing_back(culprit))
 
-    def _blocking(self) -> str:
-        """`function run` of the task that holds the loop."""
-        task = asyncio.current_task(self._loop)
-        return task.get_name() if task is not None else ""
-
-    def _abandon(self) -> None:
-        """The loop has been blocked for a lease: hand every run back but the one that blocks it, and end the process."""
-        culprit = self._blocking().rpartition(" ")[2]
-        self._telemetry.emit("worker.abandoned", worker=self.id, **self._culprit())
+    def _handing_back(self, culprit: str) -> Iterator[Finish]:
         now = self._clock()
-        futures: list[Future[bool]] = []
         for held in list(self._held.values()):
-            if held.run.run_id != culprit and not held.ending:
-                with contextlib.suppress(Unavailable):
-                    futures.append(self._journal.submit(self._finish(held, Decision("hand_back", due_at=now), now)))
-        for future in futures:
-            with contextlib.suppress(Exception):
-                future.result(timeout=5)
-        with contextlib.suppress(Exception):
-            self._journal.submit(Retire(self.id)).result(timeout=5)
-        os._exit(EXIT_BLOCKED)
-
-
-def _threadsafe(loop: asyncio.AbstractEventLoop, call: Any, *args: Any) -> None:
-    with contextlib.suppress(RuntimeError):  # the loop has ended, and with it whatever this was about
-        loop.call_soon_threadsafe(call, *args)
+            if held.ending:
+                continue
+            outcome: Outcome = Failed(BLOCKED) if held.run.run_id == culprit else HandedBack()
+            run = held.run
+            decision = decide(outcome, attempt=run.attempt, attempts=run.max_attempts, now=now, backoff_seconds=backoff_seconds)
+            yield held.finish(decision, outcome, now, self.id, tell=run.parent_key is not None)

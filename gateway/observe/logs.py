@@ -96,7 +96,7 @@ class LogListener:
 
     def __call__(self, name: str, facts: dict[str, Any]) -> None:
         level, sentence = SENTENCES[name]
-        if name in QUIET or (name == "run.ended" and facts["move"] == "succeed"):
+        if name in QUIET or (name == "run.ended" and facts["move"] in ("succeed", "park")):
             return
         repeated = self._repeated(name, facts) if name in FLOODS else 0
         if repeated is None:

@@ -12,7 +12,9 @@ from gateway.store.stats import Key, NoteStats, Tally
 
 FLUSH_SECONDS = 5.0
 
-OUTCOMES = {"succeed": "succeeded", "fail": "failed", "retry": "retried", "hand_back": "handed_back"}
+OUTCOMES = {
+    "succeed": "succeeded", "fail": "failed", "retry": "retried", "hand_back": "handed_back", "park": "parked", "cancel": "cancelled",
+}  # fmt: skip
 
 
 class Meter:

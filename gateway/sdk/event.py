@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 from gateway import codec
+from gateway.core.steps import NewEvent
 from gateway.errors import DeclarationError
 
 D = TypeVar("D")
@@ -51,6 +52,13 @@ class Event(Generic[D]):
     def data_schema(cls) -> dict[str, Any]:
         """The JSON Schema of the data; empty, which is anything, where its type has none."""
         return codec.schema(cls.data_type())
+
+    @classmethod
+    def new(cls, data: D, *, id: str | None = None) -> NewEvent:
+        """An event of this class to send; `id` makes it the same event when it is sent again."""
+        if not cls.event_name:
+            raise DeclarationError(f"{cls.__name__} has no event name; use new_event(name, data)")
+        return NewEvent(cls.event_name, codec.dumps(data), id)
 
     @classmethod
     def decode(

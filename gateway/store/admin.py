@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import msgspec
 
 from gateway.clock import Micros
+from gateway.core.outcome import Failure
 from gateway.core.spec import Manifest
 from gateway.store.database import Transaction
 from gateway.store.inbox import NewDelivery, deliver
 from gateway.store.journal import Command
+from gateway.store.runs import ATTEMPT_COLUMNS, drop_waits, ended, error_json
 
 
 class Publish(Command[None], frozen=True):
@@ -81,22 +83,35 @@ class FreeResumed(Command[None], frozen=True):
 
 
 class CancelRun(Command[bool], frozen=True):
-    """Make a live run final as cancelled; False when it was final or unknown."""
+    """Make a live run final as cancelled, for a reason; False when it was final or unknown. Its holder stops within a second."""
+
+    wakes = True
 
     run_id: str
     now: Micros
+    reason: str = "it was cancelled"
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[CancelRun]) -> list[bool]:
         return [_cancel(tx, command) for command in commands]
 
 
-def _cancel(tx: Transaction, command: CancelRun) -> bool:
-    row = tx.rows("delete from queue where run_id = ? returning attempt, first_started_at", [command.run_id])
-    if not row:
+def _cancel(tx: Transaction, c: CancelRun) -> bool:
+    held = tx.rows(
+        "delete from queue where run_id = ? returning fence, attempt, first_started_at, worker_id, claimed_at",
+        [c.run_id],
+    )
+    if not held:
         return False
-    columns = ("outcome", "attempts", "started_at", "finished_at")
-    tx.update("runs", ("id",), columns, [(command.run_id, "cancelled", row[0][0], row[0][1], command.now)])
+    fence, attempt, started_at, worker_id, claimed_at = held[0]
+    error = error_json(Failure("Cancelled", c.reason))
+    columns = ("outcome", "attempts", "started_at", "finished_at", "error")
+    tx.write("runs", ("id",), columns, [(c.run_id, "cancelled", attempt, started_at, c.now, error)])
+    if worker_id is not None:
+        row = (c.run_id, fence, attempt, "cancelled", worker_id, claimed_at, c.now, error)
+        tx.insert("attempts", ATTEMPT_COLUMNS, [row])
+    drop_waits(tx, [c.run_id])
+    ended(tx, [(c.run_id, c.now)])
     return True
 
 
@@ -108,6 +123,7 @@ class RetryRun(Command[bool], frozen=True):
     run_id: str
     max_attempts: int
     now: Micros
+    queued_as: str | None = None
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[RetryRun]) -> list[bool]:
@@ -122,10 +138,15 @@ def _retry(tx: Transaction, command: RetryRun) -> bool:
     )
     if not row:
         return False
+    # What failed for good is to be tried again, and what was given up waiting for is waited for no more.
+    tx.rows(
+        "delete from steps where run_id = ? and (status in ('failed', 'retrying') or status = 'waiting' and kind <> 'sleep') returning key",
+        [command.run_id],
+    )
     # The fence goes on from where it was: an old holder of this run must not match.
     fence = tx.rows("select coalesce(max(fence), 0) + 1 from attempts where run_id = ?", [command.run_id])[0][0] + 1
     columns = ("run_id", "function_id", "due_at", "priority", "held", "attempt", "max_attempts", "fence")
-    tx.insert("queue", columns, [(command.run_id, row[0][0], command.now, 0, 0, 0, command.max_attempts, fence)])
+    tx.insert("queue", columns, [(command.run_id, command.queued_as or row[0][0], command.now, 0, 0, 0, command.max_attempts, fence)])
     return True
 
 

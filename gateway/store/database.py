@@ -45,6 +45,18 @@ class Transaction(Protocol):
         """What time leases are judged by, in microseconds: the database's clock where several machines share it."""
         ...
 
+    def for_update(self) -> str:
+        """What to append to a select whose rows nobody else may change before this transaction ends."""
+        ...
+
+    def mark(self) -> int:
+        """This transaction's place among those that overlap; 0 where none do."""
+        ...
+
+    def horizon(self) -> int:
+        """Every transaction with a mark below this has ended."""
+        ...
+
     def skip_locked(self) -> str:
         """What to append to a select whose rows are to be locked, passing over those another transaction holds."""
         ...

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import msgspec
 
+from gateway import codec
 from gateway.clock import Micros
 from gateway.store.database import Transaction
 from gateway.store.journal import Command
+from gateway.store.waits import Wait, keep_arrivals, register
 
 
 class RequestRecord(msgspec.Struct, frozen=True):
@@ -41,14 +45,33 @@ class EventRecord(msgspec.Struct, frozen=True):
     traceparent: str | None = None
 
 
+class Once(msgspec.Struct, frozen=True):
+    """A function's idempotency key: no other run with it until then."""
+
+    key_hash: bytes
+    until: Micros
+
+
 class NewDelivery(msgspec.Struct, frozen=True):
-    """A run to make for one function, or why there is none."""
+    """A run to make for one function, or why there is none.
+
+    `queued_as`: the function's id with its version, if it has one. `once`: its idempotency key. `cancels`: which events
+    cancel the run. `parent_id`, `parent_key`: the step that waits for it, or without a key the run whose failure it handles.
+    """
 
     function_id: str
     max_attempts: int
     run_id: str | None
     skip_reason: str | None = None
     held: int = 0
+    queued_as: str | None = None
+    once: Once | None = None
+    cancels: tuple[Wait, ...] = ()
+    parent_id: str | None = None
+    parent_key: str | None = None
+
+
+Delivery = tuple[str, str, NewDelivery]  # event id, replay id, what becomes of it
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -70,6 +93,8 @@ class Accept(Command[Accepted], frozen=True):
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
+        if not commands:
+            return []
         hashes = [key_hash(command.event.source, command.event.key) for command in commands]
         owners, clash = _claim_keys(tx, hashes, commands)
         firsts = [c for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] == c.event.id]
@@ -168,6 +193,7 @@ EVENT_COLUMNS = (
 )  # fmt: skip
 DELIVERY_COLUMNS = ("event_id", "function_id", "replay_id", "run_id", "skip_reason")
 RUN_COLUMNS = ("id", "event_id", "function_id", "created_at", "attempts")
+CHILD_COLUMNS = (*RUN_COLUMNS, "parent_id", "parent_key")
 QUEUE_COLUMNS = ("run_id", "function_id", "due_at", "priority", "held", "attempt", "max_attempts", "fence")
 
 
@@ -176,12 +202,45 @@ def key_hash(source: str, key: str) -> bytes:
     return hashlib.blake2b(f"{source}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def deliver(tx: Transaction, new: Sequence[tuple[str, str, NewDelivery]], at: dict[str, Micros]) -> None:
+def deliver(tx: Transaction, new: Sequence[Delivery], at: dict[str, Micros]) -> None:
     """Make deliveries, runs and queue rows for (event id, replay id, delivery); `at` is when each event's runs are due."""
+    new = _with_keys(tx, new, at)
     tx.insert("deliveries", DELIVERY_COLUMNS, [(e, d.function_id, replay, d.run_id, d.skip_reason) for e, replay, d in new])
     runs = [(e, d) for e, _, d in new if d.run_id is not None]
-    tx.insert("runs", RUN_COLUMNS, [(d.run_id, e, d.function_id, at[e], 0) for e, d in runs])
-    tx.insert("queue", QUEUE_COLUMNS, [(d.run_id, d.function_id, at[e], 0, d.held, 0, d.max_attempts, 0) for e, d in runs])
+    tx.insert("runs", RUN_COLUMNS, [(d.run_id, e, d.function_id, at[e], 0) for e, d in runs if d.parent_id is None])
+    children = [(d.run_id, e, d.function_id, at[e], 0, d.parent_id, d.parent_key) for e, d in runs if d.parent_id is not None]
+    if children:
+        tx.insert("runs", CHILD_COLUMNS, children)
+    queued = [(d.run_id, d.queued_as or d.function_id, at[e], 0, d.held, 0, d.max_attempts, 0) for e, d in runs]
+    tx.insert("queue", QUEUE_COLUMNS, queued)
+    cancels = [(d.run_id, f"cancel {n}", wait) for _, d in runs for n, wait in enumerate(d.cancels) if d.run_id is not None]
+    if cancels:
+        register(tx, cancels)
+
+
+def _with_keys(
+    tx: Transaction, new: Sequence[tuple[str, str, NewDelivery]], at: dict[str, Micros]
+) -> Sequence[tuple[str, str, NewDelivery]]:
+    """The deliveries, without a run where another one has the function's idempotency key."""
+    if not any(d.once for _, _, d in new):
+        return new
+    kept: list[Delivery] = []
+    for event_id, replay_id, d in new:
+        if d.once is not None and not _take_key(tx, d.once, d.run_id, at[event_id]):
+            d = NewDelivery(d.function_id, 0, None, "idempotent")
+        kept.append((event_id, replay_id, d))
+    return kept
+
+
+def _take_key(tx: Transaction, once: Once, run_id: str | None, now: Micros) -> bool:
+    return bool(
+        tx.rows(
+            "insert into run_keys (key_hash, run_id, until) values (?, ?, ?)"
+            " on conflict (key_hash) do update set run_id = excluded.run_id, until = excluded.until"
+            " where run_keys.until <= ? or run_keys.run_id = excluded.run_id returning run_id",
+            [once.key_hash, run_id, once.until, now],
+        )
+    )
 
 
 def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], bool]:
@@ -208,8 +267,18 @@ def _insert_firsts(tx: Transaction, firsts: Sequence[Accept]) -> None:
     requests = [(*_request_row(c.request), "accepted", None, c.event.id) for c in firsts if c.request is not None]
     tx.insert("requests", REQUEST_COLUMNS, requests)
     tx.insert("events", EVENT_COLUMNS, [_event_row(c.event) for c in firsts])
+    keep_arrivals(tx, [(c.event.id, c.event.name, partial(_variables, c)) for c in firsts])
     at = {c.event.id: c.event.received_at for c in firsts}
     deliver(tx, [(c.event.id, "", delivery) for c in firsts for delivery in c.deliveries], at)
+
+
+def _variables(c: Accept) -> dict[str, Any]:
+    """What waits may ask of an event; of one that cannot be read nothing but its name."""
+    try:
+        body = c.event.data if c.event.data is not None else codec.member(c.request.body if c.request else b"", c.event.data_path)
+        return {"name": c.event.name, "data": codec.loads(body)}
+    except ValueError:
+        return {"name": c.event.name, "data": None}
 
 
 def _event_row(e: EventRecord) -> tuple[object, ...]:

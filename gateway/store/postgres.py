@@ -41,13 +41,16 @@ class PostgresTransaction:
 
     def know_xid(self) -> None:
         """Learn the transaction's id, which earlier answers have brought along, before it is committed."""
-        self.xid = self._xid.fetchall()[0][0]
+        if self.xid is None:
+            self.xid = self._xid.fetchall()[0][0]
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         if rows:
             self._send(*self._insert_text(table, columns, rows))
 
     def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
+        if not rows:
+            return 0
         # One order for all writers: two gateways inserting the same keys must not wait for each other in a circle.
         sql, parameters = self._insert_text(table, columns, sorted(rows, key=lambda row: row[0]))
         return self._answered(self._send(f"{sql} on conflict do nothing", parameters)).rowcount
@@ -78,6 +81,18 @@ class PostgresTransaction:
 
     def clock(self, now: int) -> int:
         return self.rows("select (extract(epoch from clock_timestamp()) * 1000000)::bigint")[0][0]
+
+    def for_update(self) -> str:
+        return " for update"
+
+    def mark(self) -> int:
+        self._pipeline.sync()
+        self.know_xid()
+        assert self.xid is not None
+        return int(self.xid)
+
+    def horizon(self) -> int:
+        return int(self.rows("select pg_snapshot_xmin(pg_current_snapshot())::text")[0][0])
 
     def skip_locked(self) -> str:
         return " for update skip locked"

@@ -11,19 +11,24 @@ from typing import Any
 import msgspec
 
 from gateway import codec
+from gateway.core.states import WAITING
 from gateway.errors import InvalidRequest, NotFound
 from gateway.store.database import Database
 
 Record = Mapping[str, Any]
 COUNT_CAP = 10_000
 
-STATUS = "coalesce(r.outcome, case when q.worker_id is not null then 'running' when q.reason = 'retry' then 'waiting' else 'queued' end)"
+_PARKED = ", ".join(f"'{reason}'" for reason in WAITING)
+STATUS = (
+    f"coalesce(r.outcome, case when q.worker_id is not null then 'running' when q.reason in ({_PARKED}) then 'waiting' else 'queued' end)"
+)
 RUNS = (
     "select r.id, r.event_id, r.function_id, r.created_at, r.finished_at, r.output, r.error,"
     " coalesce(r.started_at, q.first_started_at) as started_at, coalesce(q.attempt, r.attempts) as attempts,"
-    f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, e.name as event_name, p.paused_at"
+    f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, e.name as event_name, p.paused_at,"
+    " r.parent_id, g.done, g.total, g.message, g.at"
     " from runs r left join queue q on q.run_id = r.id left join pauses p on p.function_id = r.function_id"
-    " join events e on e.id = r.event_id"
+    " left join progress g on g.run_id = r.id join events e on e.id = r.event_id"
 )
 EVENTS = "select e.id, e.name, e.source, e.key, e.occurred_at, e.received_at, e.request_id, e.attributes, e.traceparent from events e"
 REQUESTS = (
@@ -75,9 +80,9 @@ def one_of(column: str, values: Sequence[str]) -> tuple[str, list[Any]]:
 
 # Conditions for a status, with literals: a partial index is only used where its values stand in the statement.
 RUN_STATUS: Mapping[str, str] = {
-    "queued": "r.id in (select run_id from queue where worker_id is null and (reason is null or reason <> 'retry'))",
+    "queued": f"r.id in (select run_id from queue where worker_id is null and (reason is null or reason not in ({_PARKED})))",
     "running": "r.id in (select run_id from queue where worker_id is not null)",
-    "waiting": "r.id in (select run_id from queue where worker_id is null and reason = 'retry')",
+    "waiting": f"r.id in (select run_id from queue where worker_id is null and reason in ({_PARKED}))",
     "succeeded": "r.outcome = 'succeeded'",
     "failed": "r.outcome = 'failed'",
     "cancelled": "r.outcome = 'cancelled'",
@@ -162,6 +167,17 @@ class Reads:
             return []
         places = ", ".join("?" * len(run_ids))
         return self._database.read(f"select * from attempts where run_id in ({places}) order by run_id, fence", run_ids)
+
+    def steps(self, run_id: str) -> Sequence[Record]:
+        """What a run remembers, in the order it began."""
+        return self._database.read("select * from steps where run_id = ? order by position, key", [run_id])
+
+    def step_attempts(self, run_id: str) -> Mapping[str, Sequence[Record]]:
+        """The failed tries at each step of a run, in order."""
+        found: dict[str, list[Record]] = {}
+        for row in self._database.read("select * from step_attempts where run_id = ? order by key, fence", [run_id]):
+            found.setdefault(row["key"], []).append(row)
+        return found
 
     def logs(self, run_id: str, after: tuple[int, int], limit: int) -> Sequence[Record]:
         """Lines of a run in the order they were said, from behind (fence, n)."""

@@ -26,7 +26,7 @@ LAST_HASH = b"\xff" * 17
 STATS_KEPT: Micros = 30 * DAY
 
 # What goes with a run, by its id. A new table of what belongs to runs is added here, and nowhere else.
-PARTS_OF_RUNS = ("run_logs", "attempts")
+PARTS_OF_RUNS = ("run_logs", "attempts", "steps", "step_attempts", "waits", "progress", "endings")
 
 
 class Ages(msgspec.Struct, frozen=True):
@@ -154,6 +154,7 @@ def _remove_events(tx: Transaction, c: RemoveEvents) -> int:
         tx.delete(table, ("run_id",), mine)
     tx.delete("runs", ("id",), mine)
     tx.delete("deliveries", ("event_id",), [(id_,) for id_ in events])
+    tx.delete("arrivals", ("event_id",), [(id_,) for id_ in events])
     tx.delete("requests", ("id",), [(requests[id_],) for id_ in events if requests[id_] is not None])
     return len(tx.delete("events", ("id",), [(id_,) for id_ in events]))
 
@@ -182,7 +183,7 @@ def _remove_keys(tx: Transaction, c: RemoveKeys) -> int:
     return len(tx.delete("idempotency_keys", ("key_hash", "created_at"), c.keys))
 
 
-Oldest = Literal["quarantined", "duplicate", "answers", "stats"]
+Oldest = Literal["quarantined", "duplicate", "answers", "run_keys", "stats"]
 
 
 def _refused(status: Oldest) -> str:
@@ -195,6 +196,8 @@ _OLDEST: Mapping[Oldest, str] = {
     "duplicate": _refused("duplicate"),
     "answers": "delete from answers where key_hash in"
     " (select key_hash from answers where created_at < ? order by created_at limit ?) returning key_hash",
+    "run_keys": "delete from run_keys where key_hash in (select key_hash from run_keys where until < ? order by until limit ?)"
+    " returning key_hash",
     "stats": "delete from stats where (minute, kind, subject, outcome) in (select minute, kind, subject, outcome from stats"
     " where minute > 0 and minute < ? order by minute limit ?) returning minute",
 }
@@ -219,6 +222,8 @@ def _remove_oldest(tx: Transaction, c: RemoveOldest) -> int:
 def _first_kept(what: Oldest, limits: Cutoffs) -> str | int:
     if what == "answers":
         return limits.now - answers.KEPT
+    if what == "run_keys":
+        return limits.now
     if what == "stats":
         return (limits.now - STATS_KEPT) // MINUTE_US
     return first_id("req", limits.requests // 1000)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -12,10 +12,13 @@ from gateway import codec
 from gateway.clock import SECOND, Micros
 from gateway.core.decide import Decision
 from gateway.core.outcome import Failure
-from gateway.store.database import Transaction
+from gateway.core.steps import Step
+from gateway.store.database import Database, Transaction
 from gateway.store.journal import Command
+from gateway.store.steps import steps_of
 
 FORGET = 3600 * SECOND
+OUTCOMES: Mapping[str, str] = {"succeed": "succeeded", "fail": "failed", "cancel": "cancelled"}
 
 ATTEMPT_COLUMNS = ("run_id", "fence", "number", "outcome", "worker_id", "started_at", "finished_at", "error")
 WORKER_LOST = Failure(
@@ -43,6 +46,11 @@ class Claimed(msgspec.Struct, frozen=True):
     traceparent: str | None
     data_path: str
     body: bytes
+    created_at: Micros
+    parent_id: str | None = None
+    parent_key: str | None = None
+    parent_error: bytes | None = None
+    steps: tuple[Step, ...] = ()
 
 
 class Claims(msgspec.Struct, frozen=True):
@@ -92,12 +100,14 @@ def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
         row[0]: row[1:]
         for row in tx.rows(
             "select r.id, e.id, e.name, e.source, e.occurred_at, e.received_at, e.attributes, e.traceparent, e.data_path,"
-            " coalesce(e.data, q.body) from runs r join events e on e.id = r.event_id"
-            f" left join requests q on q.id = e.request_id where {condition}",
+            " coalesce(e.data, q.body), r.created_at, r.parent_id, r.parent_key, p.error from runs r join events e on e.id = r.event_id"
+            " left join requests q on q.id = e.request_id left join runs p on p.id = r.parent_id and r.parent_key is null"
+            f" where {condition}",
             ids,
         )
     }
-    return [Claimed(*row, *events[row[0]]) for row in sorted(rows)]
+    steps = steps_of(tx, [row[0] for row in rows if row[5] != claim.now])
+    return [Claimed(*row, *events[row[0]], steps=steps.get(row[0], ())) for row in sorted(rows)]
 
 
 class LogLine(msgspec.Struct, frozen=True):
@@ -127,8 +137,32 @@ class WriteLogs(Command[None], frozen=True):
         return [None] * len(commands)
 
 
+class WriteProgress(Command[None], frozen=True):
+    """Keep how far a run says it is."""
+
+    run_id: str
+    done: int
+    total: int | None
+    message: str
+    at: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[WriteProgress]) -> list[None]:
+        for c in commands:
+            tx.rows(
+                "insert into progress (run_id, done, total, message, at) values (?, ?, ?, ?, ?) on conflict (run_id) do update"
+                " set done = excluded.done, total = excluded.total, message = excluded.message, at = excluded.at returning run_id",
+                [c.run_id, c.done, c.total, c.message, c.at],
+            )
+        return [None] * len(commands)
+
+
 class Finish(Command[bool], frozen=True):
-    """End an attempt with a decision. The result is False when the run has another holder by now: nothing was written."""
+    """End an attempt with a decision. The result is False when the run has another holder by now: nothing was written.
+
+    `tell`: somebody waits for the run's end, however it ends; of a run that did not succeed it is always told.
+    `waits`: it may leave waits behind. `pending`: the steps it is parked for; one that has ended makes it due at once.
+    """
 
     run_id: str
     fence: int
@@ -139,17 +173,21 @@ class Finish(Command[bool], frozen=True):
     finished_at: Micros
     decision: Decision
     logs: tuple[LogLine, ...] = ()
+    tell: bool = False
+    waits: bool = False
+    pending: tuple[str, ...] = ()
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Finish]) -> list[bool]:
-        final = [c for c in commands if c.decision.move in ("succeed", "fail")]
-        parked = [c for c in commands if c.decision.move in ("retry", "hand_back")]
+        final = [c for c in commands if c.decision.move in OUTCOMES]
+        parked = [c for c in commands if c.decision.move not in OUTCOMES]
+        came = _came(tx, [c for c in parked if c.pending])
         mine = tx.delete("queue", ("run_id", "fence"), [(c.run_id, c.fence) for c in final])
         mine |= tx.update(
             "queue",
             ("run_id", "fence"),
             ("due_at", "attempt", "reason", "worker_id", "claimed_at"),
-            [_parked(c) for c in parked],
+            [_parked(c, c.run_id in came) for c in parked],
         )
         tx.write(
             "runs",
@@ -157,31 +195,49 @@ class Finish(Command[bool], frozen=True):
             ("outcome", "attempts", "started_at", "finished_at", "output", "error"),
             [_ended(c) for c in final if c.run_id in mine],
         )
-        tx.insert("attempts", ATTEMPT_COLUMNS, [_attempt(c) for c in commands if c.run_id in mine])
+        ended(tx, [(c.run_id, c.finished_at) for c in final if c.run_id in mine and (c.tell or c.decision.move != "succeed")])
+        drop_waits(tx, [c.run_id for c in final if c.run_id in mine and c.waits])
+        tx.insert("attempts", ATTEMPT_COLUMNS, [_attempt(c) for c in commands if c.run_id in mine and c.decision.move != "park"])
         lines = [msgspec.structs.astuple(line) for c in commands for line in c.logs]
         if lines:
             tx.insert_new("run_logs", LOG_COLUMNS, lines)
         return [c.run_id in mine for c in commands]
 
 
-def _parked(c: Finish) -> tuple[Any, ...]:
-    retry = c.decision.move == "retry"
-    return (
-        c.run_id,
-        c.fence,
-        c.decision.due_at,
-        c.number if retry else c.number - 1,
-        "retry" if retry else None,
-        None,
-        None,
-    )
+def _parked(c: Finish, came: bool) -> tuple[Any, ...]:
+    decision = c.decision
+    attempt = c.number if decision.move == "retry" else c.number - 1
+    due_at, reason = (c.finished_at, None) if came else (decision.due_at, "retry" if decision.move == "retry" else decision.reason)
+    return (c.run_id, c.fence, due_at, attempt, reason, None, None)
+
+
+def _came(tx: Transaction, waiting: Sequence[Finish]) -> set[str]:
+    """The runs that must not be parked: a wait has ended since their attempt looked, while the run was held."""
+    if not waiting:
+        return set()
+    condition, ids = tx.any_of("run_id", sorted({c.run_id for c in waiting}))
+    tx.rows(f"select run_id from queue where {condition}{tx.for_update()}", ids)
+    left = {(row[0], row[1]) for row in tx.rows(f"select run_id, key from waits where {condition}", ids)}
+    return {c.run_id for c in waiting if any((c.run_id, key) not in left for key in c.pending)}
+
+
+def ended(tx: Transaction, endings: Sequence[tuple[str, Micros]]) -> None:
+    """Keep that the end of these runs, and when it was, is still to be told."""
+    if endings:
+        tx.insert_new("endings", ("run_id", "ended_at"), endings)
+
+
+def drop_waits(tx: Transaction, run_ids: Sequence[str]) -> None:
+    """Nothing is waited for any more by runs that have ended."""
+    if run_ids:
+        condition, ids = tx.any_of("run_id", run_ids)
+        tx.rows(f"delete from waits where {condition} returning key", ids)
 
 
 def _ended(c: Finish) -> tuple[Any, ...]:
-    outcome = "succeeded" if c.decision.move == "succeed" else "failed"
     return (
         c.run_id,
-        outcome,
+        OUTCOMES[c.decision.move],
         c.number,
         c.first_started_at,
         c.finished_at,
@@ -191,7 +247,7 @@ def _ended(c: Finish) -> tuple[Any, ...]:
 
 
 def _attempt(c: Finish) -> tuple[Any, ...]:
-    outcome = {"succeed": "succeeded", "fail": "failed", "retry": "failed", "hand_back": "handed_back"}[c.decision.move]
+    outcome = {**OUTCOMES, "retry": "failed", "hand_back": "handed_back"}[c.decision.move]
     error = error_json(c.decision.error)
     return (c.run_id, c.fence, c.number, outcome, c.worker_id, c.started_at, c.finished_at, error)
 
@@ -269,6 +325,8 @@ def _rescue(tx: Transaction, rescue: Rescue) -> int:
         ("outcome", "attempts", "started_at", "finished_at", "error"),
         [(row[0], "failed", row[2], row[6], rescue.now, error) for row in spent if row[0] in mine],
     )
+    ended(tx, [(row[0], rescue.now) for row in spent if row[0] in mine])
+    drop_waits(tx, [row[0] for row in spent if row[0] in mine])
     attempts = [(r[0], r[1], r[2], "lease_lost", r[4], r[5], rescue.now, error) for r in lost if r[0] in mine]
     tx.insert("attempts", ATTEMPT_COLUMNS, attempts)
     if not lost:
@@ -310,3 +368,11 @@ class Retire(Command[None], frozen=True):
     def execute(cls, tx: Transaction, commands: Sequence[Retire]) -> list[None]:
         tx.write("processes", ("id",), ("lease_until",), [(command.process_id, 0) for command in commands])
         return [None] * len(commands)
+
+
+def fences(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
+    """The fences of those of some runs that are live and held."""
+    if not run_ids:
+        return {}
+    sql = f"select run_id, fence from queue where worker_id is not null and run_id in ({', '.join('?' * len(run_ids))})"
+    return {row["run_id"]: row["fence"] for row in database.read(sql, run_ids)}

@@ -99,6 +99,15 @@ class SQLiteTransaction:
     def clock(self, now: int) -> int:
         return now
 
+    def for_update(self) -> str:
+        return ""
+
+    def mark(self) -> int:
+        return 0
+
+    def horizon(self) -> int:
+        return 1
+
     def skip_locked(self) -> str:
         return ""
 

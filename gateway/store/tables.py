@@ -121,7 +121,10 @@ class DeliveryTable(SQLModel, table=True):
 
 
 class RunTable(SQLModel, table=True):
-    """One execution of a function, as history. `outcome` is empty while the run has a queue row."""
+    """One execution of a function, as history. `outcome` is empty while the run has a queue row.
+
+    `parent_id`: the run whose step `parent_key` invoked it, or without one the failed run that it is to handle.
+    """
 
     __tablename__ = "runs"
     __table_args__ = (
@@ -140,6 +143,8 @@ class RunTable(SQLModel, table=True):
     finished_at: int | None = Field(default=None, sa_type=BigInteger)
     output: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
     error: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    parent_id: str | None = None
+    parent_key: str | None = None
 
 
 class QueueTable(SQLModel, table=True):
@@ -182,6 +187,115 @@ class AttemptTable(SQLModel, table=True):
     started_at: int = Field(sa_type=BigInteger)
     finished_at: int = Field(sa_type=BigInteger)
     error: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class StepTable(SQLModel, table=True):
+    """A step of a run: see `core.steps.Step`, whose fields these are."""
+
+    __tablename__ = "steps"
+    __table_args__ = (
+        CheckConstraint("status in ('succeeded', 'failed', 'retrying', 'waiting')", name="steps_status"),
+        CheckConstraint("(status in ('succeeded', 'failed')) = (finished_at is not null)", name="steps_final_has_time"),
+    )
+    run_id: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    kind: str
+    status: str
+    position: int
+    attempts: int
+    started_at: int = Field(sa_type=BigInteger)
+    finished_at: int | None = Field(default=None, sa_type=BigInteger)
+    due_at: int | None = Field(default=None, sa_type=BigInteger)
+    output: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    error: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+    subject: str | None = None
+
+
+class StepAttemptTable(SQLModel, table=True):
+    """A try at a step that failed; of one that succeeded the step itself tells."""
+
+    __tablename__ = "step_attempts"
+    run_id: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    fence: int = Field(primary_key=True)
+    number: int
+    started_at: int = Field(sa_type=BigInteger)
+    finished_at: int = Field(sa_type=BigInteger)
+    error: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+
+
+class WaitTable(SQLModel, table=True):
+    """What a run waits for. Who deletes the row, and nobody else, may end the wait. `kind` `cancel`: an event that cancels."""
+
+    __tablename__ = "waits"
+    __table_args__ = (Index("waits_by_match", "match_hash"), {"sqlite_with_rowid": False})
+    run_id: str = Field(primary_key=True)
+    key: str = Field(primary_key=True)
+    kind: str
+    match_hash: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    since: int = Field(sa_type=BigInteger)
+    until: int | None = Field(default=None, sa_type=BigInteger)
+    condition: bytes | None = Field(default=None, sa_column=Column(LargeBinary, nullable=True))
+
+
+class WaitPathTable(SQLModel, table=True):
+    """By which value of an event of this name something has waited: what has to be kept in `arrivals`.
+
+    `mark`: the transaction that wrote it. Until it is `settled`, older ones may commit events without knowing of it.
+    """
+
+    __tablename__ = "wait_paths"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    name: str = Field(primary_key=True)
+    path: str = Field(primary_key=True)
+    created_at: int = Field(sa_type=BigInteger)
+    mark: int = Field(sa_type=BigInteger)
+    settled: int
+
+
+class ArrivalTable(SQLModel, table=True):
+    """An event that something may wait for; `seen` once the waits that were there have been looked at."""
+
+    __tablename__ = "arrivals"
+    __table_args__ = (
+        Index("arrivals_unseen", "event_id", **_where("seen = 0")),
+        Index("arrivals_by_event", "event_id"),
+        {"sqlite_with_rowid": False},
+    )
+    match_hash: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    event_id: str = Field(primary_key=True)
+    seen: int
+
+
+class EndingTable(SQLModel, table=True):
+    """A run whose end somebody is still to be told: its parent, its `on_failure`, the functions that listen to ends."""
+
+    __tablename__ = "endings"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run_id: str = Field(primary_key=True)
+    ended_at: int = Field(sa_type=BigInteger)
+
+
+class ProgressTable(SQLModel, table=True):
+    """How far a run says it is."""
+
+    __tablename__ = "progress"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+    run_id: str = Field(primary_key=True)
+    done: int = Field(sa_type=BigInteger)
+    total: int | None = Field(default=None, sa_type=BigInteger)
+    message: str
+    at: int = Field(sa_type=BigInteger)
+
+
+class RunKeyTable(SQLModel, table=True):
+    """A function's idempotency key, and the run that has it until when."""
+
+    __tablename__ = "run_keys"
+    __table_args__ = (Index("run_keys_by_age", "until"), {"sqlite_with_rowid": False})
+    key_hash: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
+    run_id: str
+    until: int = Field(sa_type=BigInteger)
 
 
 class ProcessTable(SQLModel, table=True):

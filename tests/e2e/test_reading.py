@@ -37,9 +37,9 @@ OPERATIONS = """
 addSourceSecret cancelRun changeSource changeSourceSecret countDeliveries countEvents countRequests countRuns createKey
 createSource deleteSource disableSource discardRequest enableSource getEvent getEventType getFunction getHealth getMetrics
 getProvider getReadiness getRequest getRequestRaw getRun getSource invokeFunction listDeliveries listEventDeliveries
-listEventTypes listEvents listFunctions listKeys listProviders listRequests listRunAttempts listRunLogs listRuns listSources
+listEventTypes listEvents listFunctions listKeys listProviders listRequests listRunAttempts listRunLogs listRunSteps listRuns listSources
 pauseFunction removeSourceSecret replayEvent reprocessRequest reprocessRequests resumeFunction retryRun revokeKey sendEvents
-testSource
+sendSignal testSource
 """
 
 

@@ -352,6 +352,7 @@ def grow(store) -> None:
             ("stats", "minute, kind, subject, outcome, count, total_us, b0, b1, b2, b3, b4, b5, b6, b7",
              "n, '', '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 0"),
             ("answers", "key_hash, fingerprint, created_at", "decode(md5(n::text), 'hex'), '', n"),
+            ("run_keys", "key_hash, run_id, until", "decode(md5(n::text), 'hex'), 'run_' || n, 1900000000000000 + n"),
         ):  # fmt: skip
             connection.execute(f"insert into {table} ({columns}) select {values} from generate_series(1, 50000) n".encode())
         connection.execute("vacuum analyze")
@@ -375,6 +376,7 @@ def test_nothing_is_found_by_looking_through_a_table(store):
     assert "runs_unhappy" in plans[1]
     assert all("requests_refused" in plan for plan in plans[4:6])
     assert "answers_by_age" in plans[6]
+    assert "run_keys_by_age" in plans[7]
 
 
 def test_what_is_looked_through_is_paged_and_every_page_goes_on_behind_the_last(store, monkeypatch):

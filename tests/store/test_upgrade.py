@@ -36,7 +36,7 @@ def bring_to(engine: Engine, revision: str) -> None:
 
 
 def value(name: str, type_: object, n: int) -> object:
-    if name in CHOICES:
+    if name in CHOICES and (name != "status" or not isinstance(type_, Integer)):
         return CHOICES[name]
     if isinstance(type_, LargeBinary):
         return f"{name} {n}".encode()

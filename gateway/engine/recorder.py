@@ -1,0 +1,168 @@
+"""What a run's steps do, as commands of the journal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway import codec
+from gateway.clock import Clock, Micros
+from gateway.core.steps import Condition, Invoke, NewEvent, Operation, Send, Step, StepEnded, TimeOut, WaitEvent, WaitSignal
+from gateway.core.waits import fulfils, hash_at, signal_hash
+from gateway.engine.offered import Offered
+from gateway.errors import DeclarationError, Unavailable
+from gateway.ids import new_id
+from gateway.sdk.function import INVOKED
+from gateway.sdk.step import Arrived
+from gateway.store.database import Database
+from gateway.store.inbox import Accept, EventRecord
+from gateway.store.journal import Command, Journal
+from gateway.store.runs import Claimed
+from gateway.store.steps import Dispatch, GiveUp, Remember, Try, stored_step
+from gateway.store.waits import EndWaits, Lookups, Wait, WaitEnd
+
+R = TypeVar("R")
+
+SOURCE = "functions"
+AGAIN_SECONDS = 1.0
+
+
+class Recorder:
+    """Records the operations of the runs that a worker holds."""
+
+    def __init__(self, journal: Journal, database: Database, offered: Offered, clock: Clock) -> None:
+        self._journal = journal
+        self._database = database
+        self._lookups = Lookups(database)
+        self._offered = offered
+        self._clock = clock
+
+    async def record(self, run: Claimed, operation: Operation, fresh: bool) -> Step | None:
+        """The step as it is recorded; None when the run has another holder by now. Waits while the store is away."""
+        match operation:
+            case StepEnded(step=step):
+                failed = None if step.error is None else Try(step.attempts, step.started_at, self._clock(), step.error)
+                return step if await self._commit(Remember(run.run_id, run.fence, step, fresh, failed)) else None
+            case Send(step=step, events=events):
+                return await self._send(run, step, events)
+            case Invoke():
+                return await self._invoke(run, operation)
+            case WaitEvent(step=step, condition=condition):
+                return await self._wait_for_event(run, step, condition, fresh)
+            case WaitSignal(step=step):
+                wait = Wait("signal", signal_hash(step.subject or ""), step.started_at, step.due_at)
+                return step if await self._commit(Remember(run.run_id, run.fence, step, True, wait=wait)) else None
+            case TimeOut(step=step):
+                return await self._commit(GiveUp(run.run_id, step))
+
+    async def _send(self, run: Claimed, step: Step, events: tuple[NewEvent, ...]) -> Step | None:
+        now = self._clock()
+        accepts = tuple(self.accept(event, f"{run.run_id}/{step.key}/{n}", now, run.traceparent) for n, event in enumerate(events))
+        step = msgspec.structs.replace(step, output=codec.dumps([accept.event.id for accept in accepts]))
+        return step if await self._commit(Dispatch(run.run_id, run.fence, step, accepts)) else None
+
+    async def _invoke(self, run: Claimed, invoke: Invoke) -> Step | None:
+        fanout, step = self._offered.fanout, invoke.step
+        if invoke.function_id not in fanout.specs:
+            raise DeclarationError(f"step.invoke({step.key!r}): there is no function {invoke.function_id!r}")
+        child = msgspec.structs.replace(fanout.run(invoke.function_id), parent_id=run.run_id, parent_key=step.key)
+        event = self._event(NewEvent(INVOKED, invoke.data), f"{run.run_id}/{step.key}", self._clock(), run.traceparent)
+        step = msgspec.structs.replace(step, subject=child.run_id)
+        wait = Wait("invoke", signal_hash(f"run {child.run_id}"), step.started_at, step.due_at)
+        done = await self._commit(Dispatch(run.run_id, run.fence, step, (Accept(event, (child,)),), wait=wait))
+        return step if done else None
+
+    async def _wait_for_event(self, run: Claimed, step: Step, condition: Condition, fresh: bool) -> Step | None:
+        """Commit first and look afterwards, as whoever brings the event does: one of the two sees the other."""
+        wait = Wait("event", condition.hash, run.first_started_at, step.due_at, condition)
+        if fresh and not await self._commit(Remember(run.run_id, run.fence, step, True, wait=wait)):
+            return None
+        found = await self.look(wait, run.event_id)
+        if found is None:
+            return step
+        await self._commit(EndWaits((WaitEnd(run.run_id, step.key, self._clock(), remembered(found)),)))
+        return await asyncio.to_thread(stored_step, self._database, run.run_id, step.key)
+
+    async def look(self, wait: Wait, own_event_id: str) -> Mapping[str, Any] | None:
+        """The first event that has arrived and that this wait is for, if any; not the run's own."""
+        while True:
+            try:
+                return await asyncio.to_thread(self._look, wait, own_event_id)
+            except Unavailable:
+                await asyncio.sleep(AGAIN_SECONDS)
+
+    def _look(self, wait: Wait, own_event_id: str) -> Mapping[str, Any] | None:
+        condition = wait.condition
+        assert condition is not None
+        ids = set(self._lookups.arrived(wait.match_hash, wait.since))
+        ids |= set(self._lookups.unkept(condition.name, condition.path, wait.since))
+        ordered = sorted(ids - {own_event_id})
+        for start in range(0, len(ordered), 100):
+            for row in self._lookups.events(ordered[start : start + 100]):
+                if matches(wait, row):
+                    return row
+        return None
+
+    def accept(self, event: NewEvent, key: str, now: Micros, traceparent: str | None, source: str = SOURCE) -> Accept:
+        """The command that keeps an event which a function sends, with its runs."""
+        made = self._event(event, event.id or key, now, traceparent, source)
+        return Accept(made, self._offered.fanout.deliveries(made, event.data))
+
+    def _event(self, event: NewEvent, key: str, now: Micros, traceparent: str | None, source: str = SOURCE) -> EventRecord:
+        return EventRecord(
+            id=new_id("evt"),
+            name=event.name,
+            source=source,
+            key=key,
+            occurred_at=event.occurred_at or now,
+            received_at=now,
+            attributes=b"{}",
+            data=event.data,
+            traceparent=traceparent,
+        )
+
+    async def _commit(self, command: Command[R]) -> R:
+        while True:
+            try:
+                return await self._journal.commit(command)
+            except Unavailable:
+                # The command may be repeated: its ids are chosen, and the fence tells whether it may still be written.
+                await asyncio.sleep(AGAIN_SECONDS)
+
+
+def matches(wait: Wait, row: Mapping[str, Any]) -> bool:
+    """Whether a wait is for an event, given as a row of `Lookups.events`."""
+    condition = wait.condition
+    if condition is None or row["name"] != condition.name or row["received_at"] <= wait.since:
+        return False
+    if wait.until is not None and row["received_at"] > wait.until:
+        return False
+    try:
+        arrived = {
+            "id": row["id"],
+            "name": row["name"],
+            "source": row["source"],
+            "attributes": codec.loads(bytes(row["attributes"])),
+            "data": codec.loads_text(codec.member(bytes(row["body"] or b""), row["data_path"])),
+        }
+    except ValueError:
+        return False
+    return hash_at(arrived, condition.path) == wait.match_hash and fulfils(condition.if_, condition.variables or {}, arrived)
+
+
+def remembered(row: Mapping[str, Any]) -> bytes:
+    """An event as a run remembers it."""
+    return msgspec.json.encode(
+        Arrived(
+            id=row["id"],
+            name=row["name"],
+            source=row["source"],
+            occurred_at=row["occurred_at"],
+            received_at=row["received_at"],
+            attributes=msgspec.Raw(bytes(row["attributes"])),
+            data=msgspec.Raw(codec.member(bytes(row["body"] or b"null"), row["data_path"])),
+        )
+    )

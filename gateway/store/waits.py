@@ -1,0 +1,234 @@
+"""Waits, and what ends them. Both sides write, commit, and then look: a wait for what has arrived, and whoever matches
+arrivals for what waits. Whoever of them, a signal, a child's end or a timeout deletes the wait's row has ended it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from gateway.clock import Micros
+from gateway.core.outcome import Failure
+from gateway.core.steps import Condition
+from gateway.core.waits import hash_at
+from gateway.ids import first_id
+from gateway.store.database import Database, Transaction
+from gateway.store.journal import Command
+
+WAIT_COLUMNS = ("run_id", "key", "kind", "match_hash", "since", "until", "condition")
+LOOK = 200  # arrivals looked at in one go
+SCAN = 1000  # events of a name that are looked through where nothing was kept of them
+
+encode_condition = msgspec.json.Encoder().encode
+decode_condition = msgspec.json.Decoder(Condition).decode
+
+
+class Wait(msgspec.Struct, frozen=True):
+    """What a step, or what cancels a run, waits for: whatever hashes to `match_hash` after `since`, and for an event the
+    condition it must fulfil."""
+
+    kind: str
+    match_hash: bytes
+    since: Micros
+    until: Micros | None
+    condition: Condition | None = None
+
+
+class WaitEnd(msgspec.Struct, frozen=True):
+    """What a step waited for has come: its output, or its error."""
+
+    run_id: str
+    key: str
+    at: Micros
+    output: bytes | None = None
+    error: Failure | None = None
+
+
+class Arrival(msgspec.Struct, frozen=True):
+    """An event that something may wait for."""
+
+    match_hash: bytes
+    event_id: str
+
+
+class EndWaits(Command[int], frozen=True):
+    """End waits with what has come, and note which arrivals have been looked at; returns how many ended."""
+
+    wakes = True
+
+    ends: tuple[WaitEnd, ...]
+    seen: tuple[Arrival, ...] = ()
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[EndWaits]) -> list[int]:
+        counts = [len(end_waits(tx, command.ends)) for command in commands]
+        seen = [(a.match_hash, a.event_id, 1) for command in commands for a in command.seen]
+        if seen:
+            tx.write("arrivals", ("match_hash", "event_id"), ("seen",), seen)
+        return counts
+
+
+class SendSignal(Command[int], frozen=True):
+    """End every wait for a signal with its data; returns how many there were."""
+
+    wakes = True
+
+    match_hash: bytes
+    data: bytes
+    now: Micros
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[SendSignal]) -> list[int]:
+        counts: list[int] = []
+        for c in commands:
+            rows = tx.rows("select run_id, key from waits where match_hash = ?", [c.match_hash])
+            counts.append(len(end_waits(tx, [WaitEnd(row[0], row[1], c.now, c.data) for row in rows])))
+        return counts
+
+
+class Horizon(Command[int], frozen=True):
+    """Every transaction whose mark is below this has ended."""
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Horizon]) -> list[int]:
+        return [tx.horizon() for _ in commands]
+
+
+class Settle(Command[None], frozen=True):
+    """Keep as arrivals what older transactions have committed without knowing of a path, and take the path as known by all."""
+
+    wakes = True
+
+    name: str
+    path: str
+    arrivals: tuple[Arrival, ...]
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Settle]) -> list[None]:
+        for c in commands:
+            tx.insert_new("arrivals", ("match_hash", "event_id", "seen"), [(a.match_hash, a.event_id, 0) for a in c.arrivals])
+            tx.write("wait_paths", ("name", "path"), ("settled",), [(c.name, c.path, 1)])
+        return [None] * len(commands)
+
+
+def end_waits(tx: Transaction, ends: Sequence[WaitEnd]) -> set[tuple[str, str]]:
+    """End these waits, unless somebody else has, and make their runs due; returns (run, key) of those that ended."""
+    ended: list[WaitEnd] = []
+    for end in ends:
+        if tx.rows("delete from waits where run_id = ? and key = ? returning key", [end.run_id, end.key]):
+            ended.append(end)
+    rows = [
+        (e.run_id, e.key, "succeeded" if e.error is None else "failed", e.at, e.output, msgspec.json.encode(e.error) if e.error else None)
+        for e in ended
+    ]
+    if rows:
+        tx.write("steps", ("run_id", "key"), ("status", "finished_at", "output", "error"), rows)
+    for end in ended:
+        tx.rows("update queue set due_at = ?, reason = null where run_id = ? and worker_id is null returning run_id", [end.at, end.run_id])
+    return {(end.run_id, end.key) for end in ended}
+
+
+def register(tx: Transaction, waits: Sequence[tuple[str, str, Wait]]) -> None:
+    """Keep waits, as (run, key, wait), and by what they wait."""
+    if not waits:
+        return
+    rows = [
+        (run_id, key, w.kind, w.match_hash, w.since, w.until, encode_condition(w.condition) if w.condition else None)
+        for run_id, key, w in waits
+    ]
+    tx.insert_new("waits", WAIT_COLUMNS, rows)
+    keep_paths(tx, {(w.condition.name, w.condition.path): w.since for _, _, w in waits if w.condition is not None})
+
+
+def keep_paths(tx: Transaction, paths: Mapping[tuple[str, str], Micros]) -> None:
+    """Remember by which (event name, path) something waits, and since when: from now on such events are kept as arrivals."""
+    if not paths:
+        return
+    known = {(row[0], row[1]) for row in tx.rows("select name, path from wait_paths")}
+    new = [(*path, at, tx.mark(), 0) for path, at in sorted(paths.items()) if path not in known]
+    if new:
+        tx.insert_new("wait_paths", ("name", "path", "created_at", "mark", "settled"), new)
+
+
+def keep_arrivals(tx: Transaction, events: Iterable[tuple[str, str, Callable[[], Mapping[str, Any]]]]) -> None:
+    """Keep what something may wait for among new events, given as (id, name, variables)."""
+    paths: dict[str, list[str]] = {}
+    for name, path in tx.rows("select name, path from wait_paths"):
+        paths.setdefault(name, []).append(path)
+    if not paths:
+        return
+    rows: list[tuple[bytes, str, int]] = []
+    for event_id, name, variables in events:
+        if name in paths:
+            rows += [(found, event_id, 0) for path in paths[name] if (found := hash_at(variables(), path)) is not None]
+    if rows:
+        tx.insert_new("arrivals", ("match_hash", "event_id", "seen"), rows)
+
+
+class Lookups:
+    """What matching asks the database, in snapshots of its own: after the commit of whoever asks."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def todo(self) -> Mapping[str, Any]:
+        """Whether there are arrivals to be looked at, endings to be told, paths to be settled."""
+        return self._database.read(
+            "select exists(select 1 from arrivals where seen = 0) as arrivals, exists(select 1 from endings) as endings,"
+            " exists(select 1 from wait_paths where settled = 0) as paths"
+        )[0]
+
+    def unseen(self) -> list[Arrival]:
+        """Arrivals that have not been looked at, oldest first."""
+        rows = self._database.read(f"select match_hash, event_id from arrivals where seen = 0 order by event_id limit {LOOK}")
+        return [Arrival(bytes(row["match_hash"]), row["event_id"]) for row in rows]
+
+    def waiting(self, hashes: Sequence[bytes], after: tuple[str, str] = ("", "")) -> Sequence[Mapping[str, Any]]:
+        """Waits for these hashes, in pages by (run, key)."""
+        places = ", ".join("?" * len(hashes))
+        return self._database.read(
+            f"select * from waits where match_hash in ({places}) and (run_id, key) > (?, ?) order by run_id, key limit {SCAN}",
+            [*hashes, *after],
+        )
+
+    def waits_of(self, run_id: str) -> Sequence[Mapping[str, Any]]:
+        """What a run waits for."""
+        return self._database.read("select * from waits where run_id = ?", [run_id])
+
+    def arrived(self, match_hash: bytes, since: Micros) -> list[str]:
+        """The ids of kept arrivals since a time, oldest first."""
+        rows = self._database.read(
+            f"select event_id from arrivals where match_hash = ? and event_id >= ? order by event_id limit {SCAN}",
+            [match_hash, first_id("evt", since // 1000)],
+        )
+        return [row["event_id"] for row in rows]
+
+    def unkept(self, name: str, path: str, since: Micros) -> list[str]:
+        """Events of a name since a time that came before anything was kept of them for this path."""
+        rows = self._database.read("select created_at, settled from wait_paths where name = ? and path = ?", [name, path])
+        if rows and rows[0]["settled"] and rows[0]["created_at"] < since:
+            return []
+        return self.named(name, since)
+
+    def named(self, name: str, since: Micros) -> list[str]:
+        """The newest events of a name since a time, oldest first."""
+        found = self._database.read(
+            f"select id from events where name = ? and id >= ? order by id desc limit {SCAN}", [name, first_id("evt", since // 1000)]
+        )
+        return [row["id"] for row in reversed(found)]
+
+    def unsettled(self) -> Sequence[Mapping[str, Any]]:
+        """Paths that not every transaction knows of yet."""
+        return self._database.read("select name, path, created_at, mark from wait_paths where settled = 0")
+
+    def events(self, event_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
+        """Events with their bodies."""
+        if not event_ids:
+            return []
+        return self._database.read(
+            "select e.id, e.name, e.source, e.occurred_at, e.received_at, e.attributes, e.data_path, coalesce(e.data, q.body) as body"
+            f" from events e left join requests q on q.id = e.request_id where e.id in ({', '.join('?' * len(event_ids))})",
+            event_ids,
+        )
