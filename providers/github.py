@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -356,7 +356,7 @@ class GitHub(Provider):
     scheme = Hmac(header="X-Hub-Signature-256", prefix="sha256=")
     type_header = "X-GitHub-Event"
     events = declared_events(globals())
-    samples: ClassVar = {name: (lambda name=name: _payload(name)) for name in _SAMPLES}
+    samples = {name: (lambda name=name: _payload(name)) for name in _SAMPLES}
 
     def parse(self, request: Inbound) -> Parsed:
         """Event from the header, action from the payload; a form's payload is the value of its field `payload`."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -395,7 +395,7 @@ class Stripe(Provider):
     data_at = "data"
     attributes = ("account", "livemode", "api_version")
     events = declared_events(globals())
-    samples: ClassVar = {name: (lambda name=name: _sample(name)) for name in _OBJECTS}
+    samples = {name: (lambda name=name: _sample(name)) for name in _OBJECTS}
 
     def parse(self, request: Inbound) -> Parsed:
         """As declared; a thin event (`v2.core.event`) has no snapshot, so that its data is the whole of it."""
