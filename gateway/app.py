@@ -51,7 +51,7 @@ class Gateway:
         self.registry: Registry = load_providers(settings.providers)
         self.broken = [BrokenModule(found.file, found.message) for found in self.registry.broken]
         for found in self.registry.broken:
-            telemetry.emit("module.broken", file=found.file, error=found.message)
+            telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
         self.follower = Follower(
             settings=settings,
             providers=self.registry.providers,

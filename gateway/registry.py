@@ -23,11 +23,12 @@ from gateway.errors import AuthorError
 from gateway.sdk.function import DECLARED, Function
 from gateway.sdk.function import function as declare_function
 from gateway.sdk.provider import Provider
+from gateway.traces import authors_part
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A module that was left out, or a declaration in it: where, and why."""
+    """A module that was left out, or a declaration in it: where, why, and the author's part of the traceback."""
 
     file: str
     message: str
@@ -78,7 +79,8 @@ def _add_provider(kind: type[Provider], module: ModuleType, registry: Registry, 
     try:
         provider = kind()
     except Exception as error:
-        registry.broken.append(Broken(_file(module), f"provider {kind.__name__}: {_said(error)}"))
+        message = f"provider {kind.__name__}: {_said(error)}"
+        registry.broken.append(Broken(_file(module), message, authors_part(traceback.format_exc())))
         return
     # A file that bears the provider's name is its home: a newcomer that takes the name does not push it out.
     at_home = Path(_file(module)).stem.replace("_", "-") == provider.name
@@ -105,7 +107,7 @@ def _modules(package: str, folders: Sequence[Path], registry: Registry) -> Itera
         try:
             yield _import(name, file)
         except Exception as error:
-            registry.broken.append(Broken(str(file), _said(error) + _line(error, file), traceback.format_exc()))
+            registry.broken.append(Broken(str(file), _said(error) + _line(error, file), authors_part(traceback.format_exc())))
         except SystemExit:
             registry.broken.append(Broken(str(file), "it calls sys.exit() when it is imported"))
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 _FRAME = re.compile(r'  File "(?P<file>.*)", line \d+, in ')
 _OURS = re.compile(
-    r"[/\\]gateway[/\\](?:(?:core|engine|ingest|sdk|store)[/\\])?\w+\.py$|^<frozen importlib|[/\\]importlib[/\\]__init__\.py$"
+    r"[/\\]gateway[/\\](?:(?:core|engine|ingest|sdk|store)[/\\]\w+|codec|registry|worker)\.py$"
+    r"|^<frozen importlib|[/\\]importlib[/\\]__init__\.py$"
 )
 _HEADING = "Traceback (most recent call last):"
 

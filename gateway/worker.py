@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -19,7 +19,7 @@ from gateway.engine.worker import Worker
 from gateway.errors import DeclarationError
 from gateway.ids import new_id
 from gateway.observe.meter import Meter
-from gateway.registry import Registry, load_functions, shown
+from gateway.registry import Broken, Registry, load_functions, shown
 from gateway.sdk.event import Event
 from gateway.settings import Settings
 from gateway.store import schema
@@ -33,13 +33,15 @@ from gateway.telemetry import Telemetry
 APP = "local"
 
 
-def publish(settings: Settings, telemetry: Telemetry) -> None:
-    """Find the functions and publish their specs, then return."""
+def publish(settings: Settings) -> Sequence[Broken]:
+    """Find the functions and publish their specs; what was left out."""
+    registry = load_functions(settings.functions)
     database = open_database(settings.resolved_database_url)
     journal = Journal(database)
-    journal.submit(_publish(_load(settings, telemetry), system_clock)).result()
+    journal.submit(_publish(registry, system_clock)).result()
     journal.close()
     database.close()
+    return registry.broken
 
 
 async def run_worker(
@@ -56,7 +58,9 @@ async def run_worker(
     `replaces`: the process that died in this one's place: its runs are free at once, and not only when its lease is over.
     """
     schema.check(settings.resolved_database_url)
-    registry = _load(settings, telemetry)
+    registry = load_functions(settings.functions)
+    for found in registry.broken:
+        telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
     database = open_database(settings.resolved_database_url)
     journal = Journal(database, telemetry)
     await journal.commit(_publish(registry, clock))
@@ -112,13 +116,6 @@ def _ages(settings: Settings) -> Ages:
         )
     ]
     return Ages(failed=failed, others=others, requests=requests, keys=keys)
-
-
-def _load(settings: Settings, telemetry: Telemetry) -> Registry:
-    registry = load_functions(settings.functions)
-    for found in registry.broken:
-        telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
-    return registry
 
 
 def _publish(registry: Registry, clock: Clock) -> Publish:

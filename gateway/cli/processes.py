@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from gateway.cli.output import Json
-from gateway.settings import load
+from gateway.settings import Settings, load
 
 if TYPE_CHECKING:
     from gateway.observe.meter import Meter
@@ -55,17 +56,28 @@ def worker(
     """Run one worker: it publishes the functions found and runs what is due."""
     import uvloop
 
-    from gateway.worker import publish, run_worker
+    from gateway.worker import run_worker
 
     override(path=path, concurrency=concurrency)
     settings = load()
-    telemetry, meter = _metered()
     if publish_only:
-        publish(settings, telemetry)
+        _publish(settings)
         return
+    telemetry, meter = _metered()
     _end_with_parent()
     own, replaced = os.environ.get("TIDEGATE_PROCESS_ID"), os.environ.get("TIDEGATE_REPLACES")
     uvloop.run(run_worker(settings, telemetry, meter, process_id=own, replaces=replaced))
+
+
+def _publish(settings: Settings) -> None:
+    """Publish the functions, and print what is broken, of the providers too, for the process that tells of it."""
+    from gateway import codec
+    from gateway.registry import load_providers
+    from gateway.worker import publish
+
+    with contextlib.redirect_stdout(sys.stderr):  # modules may print
+        broken = [*load_providers(settings.providers).broken, *publish(settings)]
+    typer.echo(codec.dumps(broken))
 
 
 def migrate(quiet: Annotated[bool, typer.Option("--quiet", help="Say nothing when there is nothing to do.")] = False) -> None:
@@ -87,12 +99,12 @@ def doctor(as_json: Json = False) -> None:
 
 
 def log_facts() -> Telemetry:
-    """A telemetry whose facts are written to the log."""
+    """A telemetry whose facts are written to the log; which modules are broken is told by whoever supervises this process."""
     from gateway.observe.logs import LogListener, configure
     from gateway.telemetry import Telemetry
 
     configure()
-    return Telemetry(LogListener())
+    return Telemetry(LogListener(untold=["module.broken"] if "TIDEGATE_PARENT_FD" in os.environ else []))
 
 
 def _metered() -> tuple[Telemetry, Meter]:

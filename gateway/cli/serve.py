@@ -6,17 +6,21 @@ import asyncio
 import os
 import signal
 import subprocess
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from gateway.cli.banner import print_banner
 from gateway.cli.processes import Path_, log_facts, override
 from gateway.engine.supervisor import Program, Supervisor, command
 from gateway.errors import EXIT_OPERATOR
+from gateway.registry import Broken
 from gateway.settings import Settings, load
 from gateway.store.cipher import load_cipher
+from gateway.telemetry import Telemetry
 
 PUBLISH_SECONDS = 30
 
@@ -48,7 +52,7 @@ def _supervise(*, reload: bool) -> None:
     # User code, and what a migration needs, is never loaded into the process that is to outlive all others.
     if settings.resolved_database_url.startswith("sqlite"):
         _apart(["migrate", "--quiet"])
-    _publish()
+    broken = _publish(telemetry, [])
     # The gateway gets a socket that is open already: a port that is taken ends the start, and while a gateway is started
     # again callers wait for it instead of being turned away.
     from gateway.api.listener import listen
@@ -57,24 +61,25 @@ def _supervise(*, reload: bool) -> None:
     gateway = Program("gateway", ["gateway"], (("TIDEGATE_LISTEN_FD", listener.fileno()),), stops_last=True)
     workers = [Program(f"worker {n}", ["worker"]) for n in range(1, settings.workers + 1)]
     supervisor = Supervisor([gateway, *workers], telemetry, settings.shutdown_seconds + 5)
-    if not asyncio.run(_run(supervisor, settings, reload)):
+    reloading = _reload(settings, supervisor, telemetry, broken) if reload else None
+    if not asyncio.run(_run(supervisor, settings, reloading)):
         raise typer.Exit(EXIT_OPERATOR)
 
 
-async def _run(supervisor: Supervisor, settings: Settings, reload: bool) -> bool:
+async def _run(supervisor: Supervisor, settings: Settings, reloading: Coroutine[Any, Any, None] | None) -> bool:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)
     tasks = [asyncio.create_task(print_banner(settings))]
-    if reload:
-        tasks.append(asyncio.create_task(_reload(settings, supervisor)))
+    if reloading is not None:
+        tasks.append(asyncio.create_task(reloading))
     good = await supervisor.run()
     for task in tasks:
         task.cancel()
     return good
 
 
-async def _reload(settings: Settings, supervisor: Supervisor) -> None:
+async def _reload(settings: Settings, supervisor: Supervisor, telemetry: Telemetry, broken: list[Broken]) -> None:
     """Publish and start anew whenever a Python file of a provider or function changes."""
     import watchfiles
 
@@ -82,16 +87,28 @@ async def _reload(settings: Settings, supervisor: Supervisor) -> None:
     watched = [place for place in places if place.is_dir()]
     async for changes in watchfiles.awatch(*watched, watch_filter=watchfiles.PythonFilter()):  # pyright: ignore[reportUnknownMemberType]
         typer.echo(f"{Path(next(iter(changes))[1]).name} changed; starting anew")
-        await asyncio.to_thread(_publish)
+        broken = await asyncio.to_thread(_publish, telemetry, broken)
         supervisor.restart()
 
 
-def _publish() -> None:
-    """Publish the functions before the gateway is ready, so that its first event finds them."""
+def _publish(telemetry: Telemetry, told: list[Broken]) -> list[Broken]:
+    """Publish the functions before the gateway is ready, so that its first event finds them; what is broken now.
+
+    That is told here, once, and not by each process that comes upon it; nor again, as long as it stays as it was `told`.
+    """
     try:
-        subprocess.run(command(["worker", "--publish-only"]), check=False, timeout=PUBLISH_SECONDS)  # noqa: S603
+        done = subprocess.run(command(["worker", "--publish-only"]), check=False, stdout=subprocess.PIPE, timeout=PUBLISH_SECONDS)  # noqa: S603
     except subprocess.TimeoutExpired:
         typer.echo(f"The functions took more than {PUBLISH_SECONDS} s to import; the workers publish them when they are done.", err=True)
+        return told
+    try:
+        broken = msgspec.json.decode(done.stdout.rstrip().rpartition(b"\n")[2], type=list[Broken])
+    except msgspec.DecodeError:  # it has ended before it was done, and has said why
+        return told
+    for found in broken:
+        if found not in told:
+            telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
+    return broken
 
 
 def _apart(arguments: list[str]) -> None:

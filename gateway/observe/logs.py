@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from collections.abc import Collection
 from typing import Any
 
 import structlog
@@ -88,24 +89,30 @@ def _run_context(_logger: Any, _method: str, event: Any) -> Any:
 
 
 class LogListener:
-    """Writes facts. Of facts that come in floods, the same one is written once in FLOOD_SECONDS, with how often it came."""
+    """Writes facts but those in `untold`, which another process has told already.
 
-    def __init__(self) -> None:
+    Of facts that come in floods, the same one is written once in FLOOD_SECONDS, with how often it came.
+    """
+
+    def __init__(self, untold: Collection[str] = ()) -> None:
+        self._silent = {*QUIET, *untold}
         self._logger = structlog.get_logger()
         self._floods: dict[tuple[Any, ...], tuple[float, int]] = {}
 
     def __call__(self, name: str, facts: dict[str, Any]) -> None:
         level, sentence = SENTENCES[name]
-        if name in QUIET or (name == "run.ended" and facts["move"] in ("succeed", "park")):
+        if name in self._silent or (name == "run.ended" and facts["move"] in ("succeed", "park")):
             return
         repeated = self._repeated(name, facts) if name in FLOODS else 0
         if repeated is None:
             return
-        more = {"repeated": repeated} if repeated else {}
+        more: dict[str, Any] = {"repeated": repeated} if repeated else {}
         exception = facts.get("exception")
         if exception is not None:
             more["exc_info"] = exception
-        shown = {key: value for key, value in facts.items() if key not in ("exception", "duration_us")}
+        if facts.get("traceback"):
+            more["exception"] = facts["traceback"]
+        shown = {key: value for key, value in facts.items() if key not in ("exception", "traceback", "duration_us")}
         if "duration_us" in facts:
             shown["duration_ms"] = facts["duration_us"] // 1000
         getattr(self._logger, level)(sentence, fact=name, **shown, **more)

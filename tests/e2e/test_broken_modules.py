@@ -1,0 +1,61 @@
+"""A module that cannot be loaded is told of once, as its author would want it, whichever processes come upon it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.processes import Site, site, until
+
+BROKEN = """
+print("modules may print")
+
+def mistake():
+    return 1 / 0
+
+mistake()
+"""
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Site]:
+    with site(tmp_path, settings={"TIDEGATE_WORKERS": "2"}) as made:
+        (tmp_path / "providers").mkdir()
+        for folder in ("functions", "providers"):
+            (tmp_path / folder / "wrong.py").write_text(BROKEN)
+        yield made
+
+
+def told(served: Site, command: str, file: str) -> list[str]:
+    return [line for line in served.log(command).splitlines() if '"module.broken"' in line and file in line]
+
+
+def test_it_is_logged_once_with_the_authors_frames_only(served):
+    served.start("serve")
+    until(lambda: "LEFT OUT  functions/wrong.py" in served.log("serve"))
+    until(lambda: served.log("serve").count('"worker started"') == 2)
+    for file in ("functions/wrong.py", "providers/wrong.py"):
+        (line,) = told(served, "serve", file)
+        assert "in mistake" in line
+        assert "registry.py" not in line
+        assert "importlib" not in line
+
+
+def test_a_reload_tells_only_what_is_new(served):
+    served.start("dev")
+    until(lambda: "LEFT OUT  functions/wrong.py" in served.log("dev"))
+    until(lambda: served.log("dev").count('"worker started"') == 2)
+    (served.folder / "functions" / "other.py").write_text("import no_such_module\n")
+    until(lambda: served.log("dev").count('"worker started"') == 4)
+    assert len(told(served, "dev", "functions/other.py")) == 1
+    assert len(told(served, "dev", "functions/wrong.py")) == 1
+    assert len(told(served, "dev", "providers/wrong.py")) == 1
+
+
+def test_a_worker_that_nobody_supervises_tells_it_itself(served):
+    served.run("migrate")
+    served.start("worker")
+    until(lambda: '"worker started"' in served.log("worker"))
+    assert len(told(served, "worker", "functions/wrong.py")) == 1
