@@ -33,17 +33,16 @@ class SaveSource(Command[bool], frozen=True):
 
 
 def _save_source(tx: Transaction, c: SaveSource) -> bool:
-    found = tx.rows("select origin, id from sources where name = ?", [c.name])
-    if not found:
-        columns = ("id", "name", "provider", "secrets", "origin", "created_at", "enabled", "version")
-        tx.insert("sources", columns, [(c.id, c.name, c.provider, c.secrets, c.origin, c.now, 1, 1)])
-    elif found[0][0] == BY_API:
+    # Several gateways may start at once.
+    columns = ("id", "name", "provider", "secrets", "origin", "created_at", "enabled", "version")
+    if tx.insert_new("sources", columns, [(c.id, c.name, c.provider, c.secrets, c.origin, c.now, 1, 1)]):
+        return True
+    [(origin, id_)] = tx.rows("select origin, id from sources where name = ?", [c.name])
+    if origin == BY_API:
         return False
-    else:
-        columns = ("provider", "secrets", "origin", "enabled")
-        tx.update("sources", ("name",), columns, [(c.name, c.provider, c.secrets, c.origin, 1)])
-        if c.renumbered:
-            tx.delete("secret_uses", ("source_id",), [(found[0][1],)])
+    tx.update("sources", ("name",), ("provider", "secrets", "origin", "enabled"), [(c.name, c.provider, c.secrets, c.origin, 1)])
+    if c.renumbered:
+        tx.delete("secret_uses", ("source_id",), [(id_,)])
     return True
 
 
@@ -62,8 +61,6 @@ class CreateSource(Command[bool], frozen=True):
 
 
 def _create_source(tx: Transaction, c: CreateSource) -> bool:
-    if tx.rows("select 1 from sources where name = ?", [c.name]):
-        return False
     columns = ("id", "name", "provider", "secrets", "origin", "created_at", "enabled", "version")
     return bool(tx.insert_new("sources", columns, [(c.id, c.name, c.provider, c.secrets, BY_API, c.now, 1, 1)]))
 

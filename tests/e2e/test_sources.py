@@ -1,0 +1,87 @@
+"""Sources and their secrets on every gateway: changed within a second, and shown with what was used."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+
+from tests.processes import HTTP, SECRET, site, stripe_delivery, until
+
+
+def status(made, source: str, secret: str, port: int | None = None) -> int:
+    body, headers = stripe_delivery(f"evt_{source}_{time.time_ns()}", secret=secret)
+    return HTTP.post(f"{made.url(port)}/webhooks/{source}", content=body, headers=headers).status_code
+
+
+def everywhere(many, source: str, secret: str, wanted: int) -> None:
+    for port in many.ports:
+        until(lambda port=port: status(many.site, source, secret, port) == wanted, 1)
+
+
+def test_whatever_changes_is_in_effect_on_every_gateway_within_a_second(many):
+    call = many.site.call
+    assert call("POST", "/sources", {"name": "lively", "provider": "stripe"}, port=many.ports[1]).status_code == 201
+    everywhere(many, "lively", "whsec_one", 401)
+    assert call("POST", "/sources/lively/secrets", {"secret": "whsec_one"}).status_code == 201
+    everywhere(many, "lively", "whsec_one", 200)
+    assert call("POST", "/sources/lively/secrets", {"secret": "whsec_two"}, port=many.ports[1]).status_code == 201
+    everywhere(many, "lively", "whsec_two", 200)
+    everywhere(many, "lively", "whsec_one", 200)
+    end = (datetime.now(UTC) - timedelta(seconds=1)).isoformat()
+    assert call("PATCH", "/sources/lively/secrets/0", {"expires_at": end}, port=many.ports[1]).status_code == 200
+    everywhere(many, "lively", "whsec_one", 401)
+    assert call("DELETE", "/sources/lively/secrets/1").status_code == 200
+    everywhere(many, "lively", "whsec_two", 401)
+    assert call("POST", "/sources/lively/disable", port=many.ports[1]).status_code == 200
+    everywhere(many, "lively", "whsec_two", 404)
+    assert call("POST", "/sources/lively/enable").status_code == 200
+    everywhere(many, "lively", "whsec_two", 401)
+    assert call("DELETE", "/sources/lively", port=many.ports[1]).status_code == 204
+    everywhere(many, "lively", "whsec_two", 404)
+
+
+def test_a_number_that_is_given_anew_does_not_show_the_use_of_the_secret_before(many):
+    many.site.call("POST", "/sources", {"name": "numbered", "provider": "stripe", "secrets": ["whsec_first"]})
+    assert status(many.site, "numbered", "whsec_first") == 200
+    until(lambda: many.site.get("/sources/numbered")["secrets"][0]["last_used_at"])
+    many.site.call("DELETE", "/sources/numbered/secrets/0")
+    many.site.call("POST", "/sources/numbered/secrets", {"secret": "whsec_second"})
+    [secret] = many.site.get("/sources/numbered")["secrets"]
+    assert (secret["n"], secret["last_used_at"]) == (0, None)
+    assert status(many.site, "numbered", "whsec_second") == 200
+    until(lambda: many.site.get("/sources/numbered")["secrets"][0]["last_used_at"])
+
+
+def test_a_source_in_the_toml_is_shown_as_such_and_changed_nowhere_else(many):
+    shown = many.site.get("/sources/from-toml", many.ports[1])
+    assert (shown["origin"], shown["provider"], len(shown["secrets"])) == ("tidegate.toml", "stripe", 1)
+    assert status(many.site, "from-toml", "whsec_from_toml") == 200
+    assert "tidegate.toml" in many.site.cli("sources", "show", "from-toml")
+    for words in (("disable", "from-toml"), ("delete", "from-toml", "--yes"), ("add-secret", "from-toml", "--secret", "whsec_more")):
+        assert "configured by tidegate.toml" in many.site.cli("sources", *words, code=1)
+    assert status(many.site, "from-toml", "whsec_more") == 401
+    assert many.site.call("POST", "/sources", {"name": "from-toml", "provider": "stripe"}).status_code == 409
+
+
+def test_which_secret_was_used_and_when_is_shown_and_survives_every_restart_but_that_of_a_rotation(tmp_path):
+    with site(tmp_path, settings={"STRIPE_WEBHOOK_SECRET": "whsec_old"}) as made:
+        made.run("migrate")
+
+        def restart(secrets: str) -> list[str | None]:
+            made.stop()
+            made.settings["STRIPE_WEBHOOK_SECRET"] = secrets
+            made.start("gateway")
+            made.wait_ready()
+            return [secret["last_used_at"] for secret in made.get("/sources/stripe")["secrets"]]
+
+        assert restart("whsec_old") == [None]
+        assert status(made, "stripe", "whsec_old") == 200
+        # What was used last is written down when the gateway ends, too.
+        [used] = restart("whsec_old")
+        assert used is not None
+        assert used in made.cli("sources", "show", "stripe")
+        assert restart("whsec_new,whsec_old") == [None, None], "the new secret has never been used"
+        assert status(made, "stripe", "whsec_old") == 200
+        until(lambda: made.get("/sources/stripe")["secrets"][1]["last_used_at"])
+        assert made.get("/sources/stripe")["secrets"][0]["last_used_at"] is None
+        assert SECRET not in made.log("gateway")
