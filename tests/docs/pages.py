@@ -98,10 +98,8 @@ def commands(block: Block) -> Iterator[list[str]]:
 
 def _arguments(command: list[str]) -> list[str] | None:
     """What `tidegate` is given in a command, with variables, `sudo -u USER` or `docker … exec SERVICE` before it or not."""
-    while command and "=" in command[0]:
-        command = command[1:]
-    if command[:1] == ["sudo"]:
-        command = command[3:]
+    while command and (command[0] == "sudo" or "=" in command[0]):
+        command = command[3 if command[0] == "sudo" else 1 :]
     if command[:1] == ["docker"]:
         command = command[command.index("exec") + 2 :] if "exec" in command else []
     return command[1:] if command and Path(command[0]).name == "tidegate" else None
