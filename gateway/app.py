@@ -84,7 +84,7 @@ class Gateway:
             refresh=lambda: asyncio.to_thread(self.follower.refresh),
             live=self.live,
             receiver=receiver,
-            reprocessor=Reprocessor(journal=self.journal, live=self.live, receiver=receiver),
+            reprocessor=Reprocessor(journal=self.journal, live=self.live, receiver=receiver, clock=self.clock),
             providers=self.registry.providers,
             broken=lambda: [*self.broken, *self.follower.broken],
             keys=tuple(hash_key(key) for key in own_keys),

@@ -89,5 +89,5 @@ def _skip_reason(condition: Any, event: Callable[[], dict[str, Any]]) -> str | N
     except Exception as error:
         return f"{IF_ERROR}: {str(error)[:300]}"
     if not isinstance(answer, bool):
-        return f"{IF_ERROR}: it is neither true nor false, but {str(answer)[:100]!r}"
+        return f"{IF_ERROR}: it is neither true nor false, but a {type(answer).__name__}"
     return None if answer else "if_false"

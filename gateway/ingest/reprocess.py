@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway import codec
-from gateway.clock import SECOND, Micros
+from gateway.clock import SECOND, Clock, Micros
 from gateway.errors import Conflict
 from gateway.ingest.receive import Live, Receiver
 from gateway.ingest.sources import Secret, Source
@@ -29,8 +29,9 @@ class Second(msgspec.Struct, frozen=True):
 class Reprocessor:
     """Verifies stored requests anew."""
 
-    def __init__(self, *, journal: Journal, live: Live, receiver: Receiver) -> None:
+    def __init__(self, *, journal: Journal, live: Live, receiver: Receiver, clock: Clock) -> None:
         self._journal = journal
+        self._clock = clock
         self._live = live
         self._receiver = receiver
 
@@ -52,7 +53,7 @@ class Reprocessor:
             return Second(reason=verdict.reason)
         number = secrets[verdict.secret_index].n
         accept = self._receiver.accept(source, inbound, _record(row, inbound, number))
-        accepted = await self._journal.commit(Release(accept.event, accept.deliveries, row["id"], number))
+        accepted = await self._journal.commit(Release(accept.event, accept.deliveries, row["id"], number, self._clock()))
         if accepted is None:
             raise Conflict("This request is not quarantined any more.")
         return Second(accepted=accepted)

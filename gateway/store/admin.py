@@ -28,8 +28,8 @@ class Publish(Command[None], frozen=True):
     def execute(cls, tx: Transaction, commands: Sequence[Publish]) -> list[None]:
         for command in commands:
             row = (command.app, msgspec.json.encode(command.manifest), command.now)
-            if not tx.update("apps", ("id",), ("manifest", "published_at"), [row]):
-                tx.insert("apps", ("id", "manifest", "published_at"), [row])
+            if not tx.insert_new("apps", ("id", "manifest", "published_at"), [row]):  # several workers may start at once
+                tx.update("apps", ("id",), ("manifest", "published_at"), [row])
         offered = [spec.id for (raw,) in tx.rows("select manifest from apps") for spec in decode_manifest(raw).specs]
         condition, ids = tx.any_of("function_id", offered)
         tx.rows(f"update queue set held = 0 where held > 0 and held = 1 and {condition}", ids)

@@ -82,7 +82,10 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Accept(Command[Accepted], frozen=True):
-    """Keep an event and its deliveries, unless its (source, key) is known; keep its request either way."""
+    """Keep an event and its deliveries, unless its (source, key) is known; keep its request either way.
+
+    `now`: when it is accepted, where that is later than it was received.
+    """
 
     wakes = True
     brief = True
@@ -90,6 +93,7 @@ class Accept(Command[Accepted], frozen=True):
     event: EventRecord
     deliveries: tuple[NewDelivery, ...]
     request: RequestRecord | None = None
+    now: Micros | None = None
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
@@ -144,6 +148,7 @@ class Release(Command[Accepted | None], frozen=True):
     deliveries: tuple[NewDelivery, ...]
     request_id: str
     secret_index: int | None
+    now: Micros
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Release]) -> list[Accepted | None]:
@@ -151,9 +156,10 @@ class Release(Command[Accepted | None], frozen=True):
 
 
 def _release(tx: Transaction, c: Release) -> Accepted | None:
-    if not tx.rows("select 1 from requests where id = ? and status = 'quarantined'", [c.request_id]):
+    # An update, to lock it: two gateways may be asked at once.
+    if not tx.rows("update requests set status = status where id = ? and status = 'quarantined' returning id", [c.request_id]):
         return None
-    [accepted] = Accept.execute(tx, [Accept(c.event, c.deliveries)])
+    [accepted] = Accept.execute(tx, [Accept(c.event, c.deliveries, now=c.now)])
     status = "duplicate" if accepted.duplicate else "accepted"
     row = (c.request_id, status, None, accepted.event_id, c.secret_index)
     tx.write("requests", ("id",), ("status", "reason", "event_id", "secret_index"), [row])
@@ -248,7 +254,7 @@ def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]
     owners: dict[bytes, str] = {}
     for hashed, command in zip(hashes, commands, strict=True):
         owners.setdefault(hashed, command.event.id)
-    at = commands[0].event.received_at
+    at = commands[0].now or commands[0].event.received_at
     new = tx.insert_new("idempotency_keys", ("key_hash", "event_id", "created_at"), [(h, e, at) for h, e in owners.items()])
     if new == len(owners):
         return owners, False
@@ -268,7 +274,7 @@ def _insert_firsts(tx: Transaction, firsts: Sequence[Accept]) -> None:
     tx.insert("requests", REQUEST_COLUMNS, requests)
     tx.insert("events", EVENT_COLUMNS, [_event_row(c.event) for c in firsts])
     keep_arrivals(tx, [(c.event.id, c.event.name, partial(_variables, c)) for c in firsts])
-    at = {c.event.id: c.event.received_at for c in firsts}
+    at = {c.event.id: c.now or c.event.received_at for c in firsts}
     deliver(tx, [(c.event.id, "", delivery) for c in firsts for delivery in c.deliveries], at)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -58,6 +59,8 @@ def test_a_wrong_secret_is_told_in_words_mended_and_everything_since_then_delive
     event = many.site.get(f"/events/{one['event_id']}")
     received = request(many, first)
     assert (event["received_at"], event["request_id"], received["secret"]) == (received["received_at"], first, 1)
+    [run] = runs_of(many, event["id"])
+    assert run["created_at"] > event["received_at"], "a run is not older than its making"
     until(lambda: {row["status"] for row in runs_of(many, event["id"])} == {"succeeded"})
 
     again = many.site.call("POST", "/requests/reprocess", {"source": "mended"}).json()["data"]
@@ -66,6 +69,24 @@ def test_a_wrong_secret_is_told_in_words_mended_and_everything_since_then_delive
     assert (refused.status_code, "is accepted" in refused.json()["detail"]) == (409, True)
     assert len(many.site.get("/events?source=mended")["data"]) == 3
     assert len(runs_of(many, event["id"])) == 1
+
+
+def test_many_who_reprocess_at_once_on_every_gateway_deliver_once(many):
+    make(many, "crowded", "whsec_wrong")
+    ids = [deliver(many.site, "crowded", "whsec_right", f"evt_crowded_{n}") for n in range(20)]
+    for one in ids:
+        request(many, one)
+    many.site.call("POST", "/sources/crowded/secrets", {"secret": "whsec_right"})
+    until(lambda: len(many.site.get("/sources/crowded", many.ports[1])["secrets"]) == 2)
+    with ThreadPoolExecutor(6) as pool:
+        answers = list(
+            pool.map(lambda n: many.site.call("POST", "/requests/reprocess", {"source": "crowded"}, port=many.ports[n % 2]), range(6))
+        )
+    assert {answer.status_code for answer in answers} == {200}
+    accepted = [row["id"] for answer in answers for row in answer.json()["data"] if row["status"] == "accepted"]
+    assert sorted(accepted) == sorted(ids)
+    assert many.site.get("/events/count?source=crowded")["count"] == 20
+    assert many.site.get("/deliveries/count?source=crowded&function=quick")["count"] == 20
 
 
 def test_a_secret_that_had_expired_and_a_source_that_was_mixed_up_are_recognised(many):
