@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+import re
 import shutil
 import subprocess
 from dataclasses import MISSING
@@ -12,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from gateway import Hmac
+from gateway import Hmac, function
+from gateway.sdk.step import Steps
 from tests.docs.pages import block_after, code, rows, section
 from tests.processes import API_KEY, Site, post, site, stripe_delivery, until
 
@@ -76,6 +79,32 @@ def test_what_a_run_logs_is_kept_with_it(served):
     until(lambda: served.get(f"/runs/{run}/logs")["data"])
     [line] = served.get(f"/runs/{run}/logs")["data"]
     assert (line["level"], line["attempt"], line["message"]) == ("info", 1, "wrapping 7")
+
+
+def test_a_run_sleeps_waits_and_goes_on_behind_its_steps_as_shown(served):
+    sent = httpx.post(served.url() + "/api/v1/events", json={"name": "order/paid", "data": {"id": 5}}, headers=AUTH).json()["id"]
+
+    def run() -> dict[str, Any]:
+        return served.get(f"/runs?function=fulfil&event_id={sent}&include=payload")["data"][0]
+
+    until(lambda: run()["reason"] == "event")
+    became(served, "order/packed", {"id": 6})
+    assert run()["status"] == "waiting"
+    became(served, "order/packed", {"id": 5})
+    until(lambda: run()["status"] == "succeeded")
+    assert run()["output"] == "parcel 105"
+    steps = served.get(f"/runs/{run()['id']}/steps")["data"]
+    assert [(step["key"], step["attempts"]) for step in steps if step["kind"] == "run"] == [("reserve", 1), ("ship", 1)]
+    until(lambda: served.get("/events?name=order/shipped")["data"])
+
+
+def test_every_option_of_a_function_and_every_kind_of_step_is_explained():
+    documented = {code(row[0]): row[1] for row in rows("functions.md", "## Options")}
+    options = inspect.signature(function).parameters
+    assert set(documented) == set(options)
+    assert documented["retries"] == f"`{options['retries'].default}`"
+    explained = re.findall(r"`(\w+)\(", " ".join(row[0] for row in rows("functions.md", "## Steps")))
+    assert set(explained) == {name for name in vars(Steps) if not name.startswith("_")}
 
 
 def test_every_provider_that_is_shown_and_has_samples_holds_up(served):
