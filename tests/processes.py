@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -139,6 +140,18 @@ class Site:
         """Call the API; `more` are headers, `_` for `-`."""
         headers = {"Authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in more.items()}}
         return HTTP.request(method, self.url(port) + "/api/v1" + path, json=body, headers=headers)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """The SQLite database in somebody else's hands; afterwards the gateway has recovered."""
+        other = sqlite3.connect(self.folder / "data" / "tidegate.db", isolation_level=None, check_same_thread=False)
+        other.execute("begin immediate")
+        try:
+            yield
+        finally:
+            other.execute("rollback")
+            other.close()
+            self.wait_ready()
 
     def children(self) -> Sequence[tuple[int, str]]:
         """Process ids and names of what a supervisor keeps alive."""

@@ -50,19 +50,6 @@ def key(tight: Site, *scopes: str) -> dict[str, str]:
     return {"Authorization": "Bearer " + tight.call("POST", "/keys", {"name": "p", "scopes": scopes}).json()["key"]}
 
 
-@contextlib.contextmanager
-def locked(tight: Site):
-    """The database, in somebody else's hands."""
-    other = sqlite3.connect(tight.folder / "data" / "tidegate.db", isolation_level=None, check_same_thread=False)
-    other.execute("begin immediate")
-    try:
-        yield other
-    finally:
-        other.execute("rollback")
-        other.close()
-        until(lambda: HTTP.get(tight.url() + "/readyz").status_code == 200)
-
-
 def bad_signature(tight: Site) -> Answer:
     body, headers = stripe_delivery("evt_p", secret="whsec_wrong")
     return http(tight, "POST", "/webhooks/stripe", content=body, headers=headers)
@@ -106,7 +93,7 @@ def internal(tight: Site) -> Answer:
 
 
 def away(tight: Site) -> Answer:
-    with locked(tight):
+    with tight.locked():
         started = time.monotonic()
         answer = http(tight, "POST", "/api/v1/events", json={"name": "p/away"}, headers=AUTH)
         assert time.monotonic() - started < 2.5
@@ -115,7 +102,7 @@ def away(tight: Site) -> Answer:
 
 def overloaded(tight: Site) -> Answer:
     """More at once than the journal takes, while it cannot write."""
-    with locked(tight), ThreadPoolExecutor(60) as pool:
+    with tight.locked(), ThreadPoolExecutor(60) as pool:
         answers = list(pool.map(lambda n: http(tight, "POST", "/api/v1/events", json={"name": "p/load"}, headers=AUTH), range(60)))
         assert {answer.status for answer in answers} == {503}
     return next(answer for answer in answers if b"overloaded" in answer.body)

@@ -85,3 +85,15 @@ def test_which_secret_was_used_and_when_is_shown_and_survives_every_restart_but_
         until(lambda: made.get("/sources/stripe")["secrets"][1]["last_used_at"])
         assert made.get("/sources/stripe")["secrets"][0]["last_used_at"] is None
         assert SECRET not in made.log("gateway")
+
+
+def test_a_use_that_could_not_be_written_down_is_not_forgotten(tight):
+    tight.call("POST", "/sources", {"name": "used", "provider": "stripe", "secrets": ["whsec_used"]})
+    made = tight.call("POST", "/keys", {"name": "used", "scopes": ["read"]}).json()
+    with tight.locked():
+        assert tight.call("GET", "/functions", key=made["key"]).status_code == 200
+        assert status(tight, "used", "whsec_used") == 503
+        until(lambda: HTTP.get(tight.url() + "/readyz").status_code == 503)
+        time.sleep(1)  # in which it tries to write down the uses, and cannot
+    until(lambda: next(key for key in tight.get("/keys")["data"] if key["id"] == made["id"])["last_used_at"], 3)
+    until(lambda: tight.get("/sources/used")["secrets"][0]["last_used_at"], 3)
