@@ -138,6 +138,9 @@ def _files(package: str, folders: Sequence[Path], registry: Registry) -> Iterato
     """Files to load with the module names to load them under; the first of a name wins, as on `sys.path`."""
     spec = importlib.util.find_spec(package)
     places = [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    if spec is not None and spec.origin is not None:
+        message = f"it hides every other folder of {package}, those that are installed too; remove it"
+        registry.broken.append(Broken(spec.origin, message))
     seen: dict[str, Path] = {}
     for place in [*places, *folders]:
         if not place.is_dir():

@@ -64,6 +64,10 @@ SETTINGS = """\
 # How long attempts may go on after SIGTERM.
 # shutdown_seconds = 20.0
 
+# How many days events stay with what became of them; of failed runs.
+# retention_days = 30.0
+# retention_failed_days = 90.0
+
 # A second endpoint of one provider. Its secret may stand here, or be added with `tidegate sources`.
 # [sources.stripe-test]
 # provider = "stripe"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -47,6 +48,26 @@ def test_an_empty_folder_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     init(Path())
     assert (tmp_path / "functions" / "hello.py").exists()
+
+
+@pytest.mark.parametrize("package", ["providers", "functions"])
+def test_a_file_that_hides_what_is_installed_is_named_with_what_to_do(tmp_path, package):
+    with site(tmp_path) as made:
+        (tmp_path / package).mkdir(exist_ok=True)
+        (tmp_path / package / "__init__.py").touch()
+        told = made.run("doctor")
+        assert (told.returncode, f"{package}/__init__.py: it hides" in told.stdout) == (1, True)
+
+
+def test_an_own_provider_stands_beside_those_that_are_installed_or_takes_the_place_of_one(tmp_path):
+    provider = 'from gateway import *\n\nclass Mine(Provider):\n    name, scheme, type_at = "{}", Hmac(header="X-Mine"), "type"\n'
+    with site(tmp_path) as made:
+        (tmp_path / "providers").mkdir()
+        (tmp_path / "providers" / "mine.py").write_text(provider.format("mine"))
+        (tmp_path / "providers" / "github.py").write_text(provider.format("github"))
+        found = json.loads(made.run("providers", "--json").stdout)["data"]
+        assert {one["name"]: one["events"] > 0 for one in found} == {"mine": False, "github": False, "stripe": True}
+        assert "its name is taken by providers/github.py, which is kept" in made.run("doctor").stdout
 
 
 def test_every_setting_the_project_shows_is_one_and_shows_its_default(tmp_path):
