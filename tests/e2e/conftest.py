@@ -114,7 +114,7 @@ class Many:
     ports: tuple[int, int]
 
 
-@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="package", params=["sqlite", "postgresql"])
 def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Many]:
     url = ""
     if request.param == "postgresql":
@@ -154,7 +154,7 @@ gateway.store.journal.MAX_QUEUED = 12
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tight(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A gateway at whose limits one is soon."""
     folder = tmp_path_factory.mktemp("tight")

@@ -88,12 +88,15 @@ def test_which_secret_was_used_and_when_is_shown_and_survives_every_restart_but_
 
 
 def test_a_use_that_could_not_be_written_down_is_not_forgotten(tight):
-    tight.call("POST", "/sources", {"name": "used", "provider": "stripe", "secrets": ["whsec_used"]})
-    made = tight.call("POST", "/keys", {"name": "used", "scopes": ["read"]}).json()
+    first, second = (tight.call("POST", "/keys", {"name": "used", "scopes": ["read"]}).json() for _ in range(2))
+
+    def is_used(made: dict) -> bool:
+        return any(key["id"] == made["id"] and key["last_used_at"] for key in tight.get("/keys")["data"])
+
+    tight.call("GET", "/functions", key=first["key"])
+    until(lambda: is_used(first), 3)
     with tight.locked():
-        assert tight.call("GET", "/functions", key=made["key"]).status_code == 200
-        assert status(tight, "used", "whsec_used") == 503
-        until(lambda: HTTP.get(tight.url() + "/readyz").status_code == 503)
-        time.sleep(1)  # in which it tries to write down the uses, and cannot
-    until(lambda: next(key for key in tight.get("/keys")["data"] if key["id"] == made["id"])["last_used_at"], 3)
-    until(lambda: tight.get("/sources/used")["secrets"][0]["last_used_at"], 3)
+        assert tight.call("GET", "/functions", key=second["key"]).status_code == 200
+        # Nobody else writes just now: what finds the database locked is the note of this use.
+        until(lambda: HTTP.get(tight.url() + "/readyz").json()["store"]["state"] == "locked")
+    until(lambda: is_used(second), 3)
