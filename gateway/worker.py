@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -25,6 +26,7 @@ from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.admin import Publish
 from gateway.store.database import open_database
+from gateway.store.duties import LeaveDuties
 from gateway.store.journal import Journal
 from gateway.store.retention import Ages
 from gateway.store.runs import Rescue, Retire
@@ -66,6 +68,7 @@ async def run_worker(
     await journal.commit(_publish(registry, clock))
     if replaces is not None:
         await journal.commit(Retire(replaces))
+        await journal.commit(LeaveDuties(replaces))
         await journal.commit(Rescue(clock()))
     worker = Worker(
         id=process_id or new_id("wrk"),
@@ -91,7 +94,7 @@ async def run_worker(
         journal=journal,
         ages=_ages(settings),
         clock=clock,
-        telemetry=telemetry,
+        telemetry=_told_on(loop, telemetry),
     )
     retention.start()
     metering = asyncio.create_task(meter.run(journal))
@@ -103,6 +106,15 @@ async def run_worker(
         await asyncio.to_thread(retention.stop)
         await asyncio.to_thread(journal.close)
         database.close()
+
+
+def _told_on(loop: asyncio.AbstractEventLoop, telemetry: Telemetry) -> Telemetry:
+    """For facts of another thread: what listens to them counts on the loop."""
+
+    def tell(name: str, facts: dict[str, Any]) -> None:
+        loop.call_soon_threadsafe(partial(telemetry.emit, name, **facts))
+
+    return Telemetry(tell)
 
 
 def _ages(settings: Settings) -> Ages:

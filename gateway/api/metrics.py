@@ -27,6 +27,7 @@ COUNTERS = {
     "webhook": ("tidegate_webhooks", "Webhooks that passed verification, by what became of them.", ("source", "outcome")),
     "refusal": ("tidegate_webhook_refusals", "Webhooks that failed verification, by why.", ("source", "reason")),
     "attempt": ("tidegate_attempts", "Ended attempts at runs.", ("function", "outcome")),
+    "retention": ("tidegate_retention_rows", "What retention has done with what was old.", ("what", "outcome")),
 }
 HISTOGRAMS = {
     "webhook": ("tidegate_webhook_duration_seconds", "From the whole request to its answer.", "source"),

@@ -18,7 +18,7 @@ OUTCOMES = {
 
 
 class Meter:
-    """A telemetry listener. Kinds: `webhook` and `refusal` by source, `attempt` and `wait` by function."""
+    """A telemetry listener. Kinds: `webhook` and `refusal` by source, `attempt` and `wait` by function, `retention` by what."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -37,13 +37,19 @@ class Meter:
             self._add("wait", facts["function"], "started", facts["wait_us"])
         elif name == "run.ended":
             self._add("attempt", facts["function"], OUTCOMES[facts["move"]], facts["duration_us"])
+        elif name == "retention.swept":
+            for what, count in facts["removed"].items():
+                self._tally("retention", what, "removed").count += count
 
     def _add(self, kind: str, subject: str, outcome: str, us: int) -> None:
+        self._tally(kind, subject, outcome).add(us)
+
+    def _tally(self, kind: str, subject: str, outcome: str) -> Tally:
         key = (kind, subject, outcome)
         tally = self._tallies.get(key)
         if tally is None:
             tally = self._tallies[key] = Tally()
-        tally.add(us)
+        return tally
 
     async def run(self, journal: Journal) -> None:
         """Write down every FLUSH_SECONDS, and once more when cancelled; what cannot be written is kept for the next time."""
