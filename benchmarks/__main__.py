@@ -1,18 +1,18 @@
-"""Which benchmark to run: `ingest`, `runs`, `stored`, `peers`; without a name all but `stored`, which takes minutes."""
+"""Which benchmark to run: `ingest`, `runs`, `overload`, `stored`, `peers`; without a name all but `stored`, which takes minutes."""
 
 from __future__ import annotations
 
 import signal
 import sys
 
-from benchmarks import ingest, peers, runs, stored
+from benchmarks import ingest, overload, peers, runs, stored
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     peer_python, *words = sys.argv[1:]
     count = [int(words.pop())] if words and words[-1].isdigit() else []
-    for name in words or ["ingest", "runs", "peers"]:
+    for name in words or ["ingest", "runs", "overload", "peers"]:
         if name == "peers":
             peers.main(peer_python)
         else:
-            {"ingest": ingest, "runs": runs, "stored": stored}[name].main(*count)
+            {"ingest": ingest, "runs": runs, "overload": overload, "stored": stored}[name].main(*count)

@@ -41,18 +41,19 @@ def _ingest(name: str, made: Site, count: int) -> None:
             for port in ports:
                 loads[port].append(drive(port, requests(count // ROUNDS, PATH, f"{port}-{n}")))
     full = loads[made.port]
-    show(f"{name}: Litestar @post no-op that never looks at the body", _rate(loads[bare]), "/s")
-    show(f"{name}: Litestar @post no-op that takes the body as JSON", _rate(loads[json]), "/s")
-    note = f"{_rate(full) / _rate(loads[bare]):.2f} and {_rate(full) / _rate(loads[json]):.2f} of these no-ops"
-    show(f"{name}: webhooks accepted", _rate(full), "/s", note)
-    half = drive(made.port, requests(count // 2, PATH, "half"), rate=_rate(full) / 2)
+    show(f"{name}: Litestar @post no-op that never looks at the body", rate(loads[bare]), "/s")
+    show(f"{name}: Litestar @post no-op that takes the body as JSON", rate(loads[json]), "/s")
+    note = f"{rate(full) / rate(loads[bare]):.2f} and {rate(full) / rate(loads[json]):.2f} of these no-ops"
+    show(f"{name}: webhooks accepted", rate(full), "/s", note)
+    half = drive(made.port, requests(count // 2, PATH, "half"), rate=rate(full) / 2)
     show(f"{name}: p99 at half that load", half.p99_ms, "ms", f"{half.p99_ms / half.median_ms:.1f} times the median")
     refused = sum(load.refused for load in [*full, half])
     if refused:
         print(f"{refused} REQUESTS WERE REFUSED:", made.log("gateway")[-2000:])
 
 
-def _rate(loads: list[Load]) -> float:
+def rate(loads: list[Load]) -> float:
+    """Requests a second over several loads of one size."""
     return len(loads) / sum(1 / load.per_second for load in loads)
 
 

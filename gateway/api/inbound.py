@@ -16,13 +16,23 @@ from gateway.sdk.scheme import Inbound
 from gateway.telemetry import Telemetry
 
 BODY_SECONDS = 30.0
+MOST_COMING = 4  # bodies of the largest size
 MAX_HEAD_BYTES = 65_536
 
 Headers = Iterable[tuple[bytes, bytes]]
 
 PREFIX = "/webhooks/"
 # What is refused before its body has been read: whatever is still to come is not waited for.
-UNREAD = ("too_large", "headers_too_large", "timeout", "unreadable", "unsupported_media_type", "unknown_source", "method_not_allowed")
+UNREAD = (
+    "too_large",
+    "headers_too_large",
+    "timeout",
+    "unreadable",
+    "unsupported_media_type",
+    "unknown_source",
+    "method_not_allowed",
+    "overloaded",
+)
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -48,6 +58,7 @@ class Door:
         self._receiver = receiver
         self._telemetry = telemetry
         self._max_body_bytes = max_body_bytes
+        self._coming = 0
 
     async def answer(self, scope: Scope, receive: Receive) -> Reply:
         """The reply to one request under `/webhooks/`."""
@@ -57,6 +68,8 @@ class Door:
         except Exception as error:
             self._telemetry.emit("api.error", request=request_id, path=scope["path"], error=repr(error), exception=error)
             answer = Answer(500, code="internal")
+        if answer.delay:
+            await asyncio.sleep(answer.delay)
         return _reply(answer, request_id, scope["path"])
 
     async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Answer:
@@ -68,10 +81,48 @@ class Door:
             return Answer(405, code="method_not_allowed")
         try:
             headers = _headers(scope["headers"], self._max_body_bytes)
-            body = await _body(receive, self._max_body_bytes)
+            body = await self._body(receive)
         except Unreadable as error:
-            return Answer(PROBLEMS[error.code][0], code=error.code)
+            return Answer(PROBLEMS[error.code][0], code=error.code, retry_after=1 if error.code == "overloaded" else None)
         return await self._receiver.receive(source, Inbound("POST", _url(scope), headers, body), request_id)
+
+    async def _body(self, receive: Receive) -> bytes:
+        """The whole body, capped while it streams, within BODY_SECONDS."""
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body = message["body"]
+            if len(body) > self._max_body_bytes:
+                raise Unreadable("too_large")
+            return body
+        try:
+            async with asyncio.timeout(BODY_SECONDS):
+                return await self._rest(receive, message)
+        except TimeoutError:
+            raise Unreadable("timeout") from None
+
+    async def _rest(self, receive: Receive, message: object) -> bytes:
+        parts: list[bytes] = []
+        size = 0
+        current: dict[str, object] = message  # type: ignore[assignment]
+        try:
+            while True:
+                if current["type"] != "http.request":
+                    raise Unreadable("unreadable")
+                part = current.get("body", b"")
+                assert isinstance(part, bytes)
+                size += len(part)
+                self._coming += len(part)
+                if size > self._max_body_bytes:
+                    raise Unreadable("too_large")
+                # Nobody has been verified yet, and all of them together must not fill the memory.
+                if self._coming > self._max_body_bytes * MOST_COMING:
+                    raise Unreadable("overloaded")
+                parts.append(part)
+                if not current.get("more_body"):
+                    return b"".join(parts)
+                current = await receive()  # type: ignore[assignment]
+        finally:
+            self._coming -= size
 
 
 def _headers(raw: Headers, limit: int) -> list[tuple[str, str]]:
@@ -93,39 +144,6 @@ def _url(scope: Scope) -> str:
     raw = scope["raw_path"] or scope["path"].encode("utf-8", "surrogateescape")
     query = scope["query_string"]
     return (raw + b"?" + query if query and b"?" not in raw else raw).decode("latin-1")
-
-
-async def _body(receive: Receive, limit: int) -> bytes:
-    """The whole body, capped while it streams, within BODY_SECONDS."""
-    message = await receive()
-    if message["type"] == "http.request" and not message.get("more_body"):
-        body = message["body"]
-        if len(body) > limit:
-            raise Unreadable("too_large")
-        return body
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            return await _rest(receive, message, limit)
-    except TimeoutError:
-        raise Unreadable("timeout") from None
-
-
-async def _rest(receive: Receive, message: object, limit: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    current: dict[str, object] = message  # type: ignore[assignment]
-    while True:
-        if current["type"] != "http.request":
-            raise Unreadable("unreadable")
-        part = current.get("body", b"")
-        assert isinstance(part, bytes)
-        size += len(part)
-        if size > limit:
-            raise Unreadable("too_large")
-        parts.append(part)
-        if not current.get("more_body"):
-            return b"".join(parts)
-        current = await receive()  # type: ignore[assignment]
 
 
 def _reply(answer: Answer, request_id: str, path: str) -> Reply:

@@ -47,15 +47,18 @@ class Live:
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What to say to the sender: a JSON body, or the code of a problem."""
+    """What to say to the sender, and after how many seconds: a JSON body, or the code of a problem."""
 
     status: int
     body: bytes = b""
     code: str | None = None
     retry_after: int | None = None
+    delay: float = 0
 
 
 REFUSED = Answer(401, code="verification_failed")
+# Once more is refused than is kept, whoever sends it waits, so that a flood leaves the time to good senders.
+REFUSED_LATE = Answer(401, code="verification_failed", delay=0.1)
 UNKNOWN_SOURCE = Answer(404, code="unknown_source")
 
 
@@ -96,8 +99,8 @@ class Receiver:
             secret_index=None if isinstance(verdict, Rejected) else secrets[verdict.secret_index].n,
         )
         if isinstance(verdict, Rejected):
-            self._quarantine(source, request, verdict)
-            return REFUSED
+            kept = self._quarantine(source, request, verdict)
+            return REFUSED if kept else REFUSED_LATE
         if request.secret_index is not None:
             self._live.uses.secrets[source.id, request.secret_index] = now
         command = self.accept(source, inbound, request)
@@ -144,7 +147,8 @@ class Receiver:
     def _unread(self, source: Source, request_id: str, error: Exception) -> None:
         self._telemetry.emit("webhook.unread", source=source.name, request=request_id, provider=source.provider.name, error=_told(error))
 
-    def _quarantine(self, source: Source, request: RequestRecord, verdict: Rejected) -> None:
+    def _quarantine(self, source: Source, request: RequestRecord, verdict: Rejected) -> bool:
+        """Keep a request that failed verification, unless its source's budget is used up; whether it is kept."""
         kept = source.budget.take(len(request.body) + len(request.headers), request.received_at)
         if kept:
             try:
@@ -159,6 +163,7 @@ class Receiver:
             remedy=verdict.remedy,
             kept=kept,
         )
+        return kept
 
 
 def traceparent(value: str | None) -> str | None:
