@@ -56,8 +56,7 @@ async def get_function(deps: Deps, function_id: str) -> Response[bytes]:
 )
 async def pause_function(deps: Deps, function_id: str) -> Response[bytes]:
     """Let the runs of a function wait, those to come included; attempts that are running go on to their end."""
-    _find(deps, function_id)
-    await deps.journal.commit(Pause(function_id, deps.clock()))
+    await deps.journal.commit(Pause(_names(deps, function_id), deps.clock()))
     await deps.refresh()
     return _answer(deps, function_id)
 
@@ -71,8 +70,7 @@ async def pause_function(deps: Deps, function_id: str) -> Response[bytes]:
 )
 async def resume_function(deps: Deps, function_id: str) -> Response[bytes]:
     """Let the runs of a paused function go on."""
-    _find(deps, function_id)
-    await deps.journal.commit(Resume(function_id))
+    await deps.journal.commit(Resume(_names(deps, function_id)))
     await deps.refresh()
     return _answer(deps, function_id)
 
@@ -115,11 +113,19 @@ def _data(body: bytes) -> bytes:
 
 
 def _find(deps: Deps, function_id: str) -> tuple[str, FunctionSpec]:
+    """The current version of a function, and its app. Raises NotFound."""
+    spec = deps.live.fanout.specs.get(function_id)
     for app, manifest in deps.live.fanout.apps.items():
-        for spec in manifest.specs:
-            if spec.id == function_id:
-                return app, spec
+        if spec is not None and spec in manifest.specs:
+            return app, spec
     raise NotFound(f"There is no function {function_id!r}.")
+
+
+def _names(deps: Deps, function_id: str) -> tuple[str, ...]:
+    """What runs of a function may be queued as. Raises NotFound."""
+    _find(deps, function_id)
+    versions = (queued_as for queued_as, spec in deps.live.fanout.versions.items() if spec.id == function_id)
+    return tuple({function_id: None, **dict.fromkeys(versions)})
 
 
 def _answer(deps: Deps, function_id: str) -> Response[bytes]:

@@ -39,6 +39,7 @@ class RunLedger:
         self._size = sum(len(step.output or b"") for step in call.run.steps)
         self._uses: dict[str, int] = {}
         self._reached: set[str] = set()
+        self._waited = any(step.status == "waiting" and step.kind != "sleep" for step in call.run.steps)
         self._position = max((step.position for step in call.run.steps), default=0)
 
     def unreached(self) -> list[str]:
@@ -48,7 +49,7 @@ class RunLedger:
     @property
     def waits(self) -> bool:
         """Whether the run may have left waits behind."""
-        return any(step.status == "waiting" and step.kind != "sleep" for step in self._known.values())
+        return self._waited
 
     async def run(self, id: str, call: Callable[[], Awaitable[Any]], options: Options) -> bytes:
         key, step = self._take(id, "run")
@@ -169,7 +170,7 @@ class RunLedger:
         return step.output
 
     def _waiting(self, key: str, kind: Kind, subject: str | None, seconds: float | None) -> Step:
-        now = self._clock()
+        now, self._waited = self._clock(), True
         due_at: Micros | None = None if seconds is None else now + int(seconds * SECOND)
         return Step(key, kind, "waiting", self._place(None), 0, now, due_at=due_at, subject=subject)
 

@@ -176,6 +176,8 @@ class Worker:
         first = run.attempt == 1 and not run.steps
         if spec.start_seconds is not None and first and run.first_started_at - run.due_at > spec.start_seconds * SECOND:
             return Cancelled(Failure("TimedOut", f"it could not be started within {spec.start_seconds:g} s"))
+        if spec.finish_seconds is not None and self._clock() - run.first_started_at >= spec.finish_seconds * SECOND:
+            return _unfinished(spec.finish_seconds)
         if spec.cancel_on and first:
             # An event that cancels may have been committed beside the run, by somebody who could not see it.
             for row in await asyncio.to_thread(self._lookups.waits_of, run.run_id):
@@ -198,7 +200,7 @@ class Worker:
         except TimeoutError:
             if not limit.expired():
                 raise
-            return Cancelled(Failure("TimedOut", f"it had not finished {seconds:g} s after its start"))
+            return _unfinished(seconds)
         return replace(outcome, due_at=min(outcome.due_at, until)) if isinstance(outcome, Suspended) else outcome
 
     def _end(self, held: Held, outcome: Outcome) -> None:
@@ -325,3 +327,7 @@ class Worker:
             run = held.run
             decision = decide(outcome, attempt=run.attempt, attempts=run.max_attempts, now=now, backoff_seconds=backoff_seconds)
             yield held.finish(decision, outcome, now, self.id, tell=run.parent_key is not None)
+
+
+def _unfinished(seconds: float) -> Cancelled:
+    return Cancelled(Failure("TimedOut", f"it had not finished {seconds:g} s after its start"))

@@ -30,7 +30,7 @@ class Publish(Command[None], frozen=True):
             row = (command.app, msgspec.json.encode(command.manifest), command.now)
             if not tx.insert_new("apps", ("id", "manifest", "published_at"), [row]):  # several workers may start at once
                 tx.update("apps", ("id",), ("manifest", "published_at"), [row])
-        offered = [spec.id for (raw,) in tx.rows("select manifest from apps") for spec in decode_manifest(raw).specs]
+        offered = [spec.queued_as for (raw,) in tx.rows("select manifest from apps") for spec in decode_manifest(raw).specs]
         condition, ids = tx.any_of("function_id", offered)
         tx.rows(f"update queue set held = 0 where held > 0 and held = 1 and {condition}", ids)
         tx.rows(f"update queue set held = 1 where held = 0 and worker_id is null and not {condition}", ids)
@@ -43,16 +43,17 @@ def decode_manifest(raw: bytes) -> Manifest:
 
 
 class Pause(Command[None], frozen=True):
-    """Hold the runs of a function, those to come included; those that are running go on."""
+    """Hold the runs of a function, given by its id and what its versions are queued as; those that are running go on."""
 
-    function_id: str
+    names: tuple[str, ...]
     now: Micros
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Pause]) -> list[None]:
         for c in commands:
-            tx.insert_new("pauses", ("function_id", "paused_at"), [(c.function_id, c.now)])
-            tx.rows("update queue set held = 2 where held = 0 and worker_id is null and function_id = ?", [c.function_id])
+            tx.insert_new("pauses", ("function_id", "paused_at"), [(name, c.now) for name in c.names])
+            condition, names = tx.any_of("function_id", c.names)
+            tx.rows(f"update queue set held = 2 where held = 0 and worker_id is null and {condition}", names)
         return [None] * len(commands)
 
 
@@ -61,13 +62,14 @@ class Resume(Command[None], frozen=True):
 
     wakes = True
 
-    function_id: str
+    names: tuple[str, ...]
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Resume]) -> list[None]:
         for c in commands:
-            tx.delete("pauses", ("function_id",), [(c.function_id,)])
-            tx.rows("update queue set held = 0 where held > 0 and held = 2 and function_id = ?", [c.function_id])
+            tx.delete("pauses", ("function_id",), [(name,) for name in c.names])
+            condition, names = tx.any_of("function_id", c.names)
+            tx.rows(f"update queue set held = 0 where held > 0 and held = 2 and {condition}", names)
         return [None] * len(commands)
 
 
@@ -145,8 +147,10 @@ def _retry(tx: Transaction, command: RetryRun) -> bool:
     )
     # The fence goes on from where it was: an old holder of this run must not match.
     fence = tx.rows("select coalesce(max(fence), 0) + 1 from attempts where run_id = ?", [command.run_id])[0][0] + 1
-    columns = ("run_id", "function_id", "due_at", "priority", "held", "attempt", "max_attempts", "fence")
-    tx.insert("queue", columns, [(command.run_id, command.queued_as or row[0][0], command.now, 0, 0, 0, command.max_attempts, fence)])
+    # It has started before, and so its steps are looked for.
+    columns = ("run_id", "function_id", "due_at", "priority", "held", "attempt", "max_attempts", "fence", "first_started_at")
+    queued_as = command.queued_as or row[0][0]
+    tx.insert("queue", columns, [(command.run_id, queued_as, command.now, 0, 0, 0, command.max_attempts, fence, command.now - 1)])
     return True
 
 

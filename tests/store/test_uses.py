@@ -73,14 +73,14 @@ def test_two_workers_that_publish_an_app_at_once_do(store):
 
 def test_a_run_held_by_a_gateway_that_heard_of_the_resume_last_is_freed(store):
     store.do(Heartbeat("wrk_1", "worker", "host", 1, 1, 10**9))
-    store.do(Pause("f", 1))
-    store.do(Resume("f"))
+    store.do(Pause(("f",), 1))
+    store.do(Resume(("f",)))
     event = EventRecord("evt_1", "a/b", "s", "k", 1, 1, b"{}", data=b"{}")
     store.do(Accept(event, (NewDelivery("f", 1, "run_1", held=2),)))
     assert store.do(Claim("wrk_1", ("f",), 10, 5)).runs == []
     store.do(FreeResumed())
     assert [run.run_id for run in store.do(Claim("wrk_1", ("f",), 10, 5)).runs] == ["run_1"]
-    store.do(Pause("f", 6))
+    store.do(Pause(("f",), 6))
     store.do(Accept(EventRecord("evt_2", "a/b", "s", "l", 7, 7, b"{}", data=b"{}"), (NewDelivery("f", 1, "run_2", held=2),)))
     store.do(FreeResumed())
     assert store.reads.backlog(9)["paused"] == 1, "what is paused still stays so"
