@@ -26,8 +26,9 @@ async def never(ctx):
 
 @pytest.fixture(scope="session")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A gateway and a worker on SQLite, with the source `stripe`."""
-    with site(tmp_path_factory.mktemp("docs"), functions=FUNCTIONS) as made:
+    """A gateway and a worker on SQLite, with the sources `stripe` and `github`."""
+    settings = {"GITHUB_WEBHOOK_SECRET": "not-a-real-secret"}
+    with site(tmp_path_factory.mktemp("docs"), functions=FUNCTIONS, settings=settings) as made:
         for block in blocks("python"):
             folder = made.folder / ("providers" if "(Provider):" in block.text else "functions")
             folder.mkdir(exist_ok=True)

@@ -14,7 +14,7 @@ import typer
 from gateway import settings
 from gateway.registry import load_functions, load_providers
 from tests.docs.pages import blocks, commands, parse
-from tests.processes import API_KEY
+from tests.processes import API_KEY, Site
 
 
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
@@ -60,9 +60,23 @@ def test_json_in_the_pages_is_json(block):
 
 @pytest.mark.parametrize("block", blocks("sh", "run"), ids=str)
 def test_what_is_marked_to_be_run_does_what_it_says(block, served):
+    run(served, block.text)
+
+
+def test_the_first_commands_of_the_readme_do_what_they_say(served):
+    first = next(block for block in blocks("sh") if block.page.name == "README.md" and "tidegate trigger" in block.text)
+    typed = [line for line in first.text.splitlines() if line.startswith("tidegate ")]
+    said = run(served, "\n".join(typed))
+    assert said.count("200, event evt_") == len(typed)
+    assert "succeeded" in said
+
+
+def run(served: Site, script: str) -> str:
+    """What a script says, in the folder of a running Tidegate. Fails when it fails."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment |= {"TIDEGATE_URL": served.url(), "TIDEGATE_API_KEY": API_KEY}
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", block.text], cwd=served.folder, env=environment, capture_output=True, text=True, timeout=60
+        ["bash", "-euo", "pipefail", "-c", script], cwd=served.folder, env=environment, capture_output=True, text=True, timeout=60
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
