@@ -123,14 +123,14 @@ class Site:
 
         def ready() -> bool:
             with contextlib.suppress(httpx.HTTPError):
-                return httpx.get(self.url(port) + "/readyz").status_code == 200
+                return HTTP.get(self.url(port) + "/readyz").status_code == 200
             return False
 
         until(ready, 30)
 
     def get(self, path: str, port: int | None = None) -> dict:  # type: ignore[type-arg]
         """JSON of the API."""
-        response = httpx.get(self.url(port) + "/api/v1" + path, headers={"Authorization": f"Bearer {API_KEY}"}, timeout=10)
+        response = HTTP.get(self.url(port) + "/api/v1" + path, headers={"Authorization": f"Bearer {API_KEY}"})
         response.raise_for_status()
         return response.json()
 
@@ -189,7 +189,7 @@ def stripe_delivery(key: str, type_: str = "charge.succeeded", secret: str = SEC
 def post(url: str, key: str, client: httpx.Client | None = None, **more: str) -> httpx.Response:
     """Post one signed Stripe delivery to a gateway."""
     body, headers = stripe_delivery(key, **more)  # type: ignore[arg-type]
-    return (client or httpx).post(f"{url}/webhooks/stripe", content=body, headers=headers, timeout=10)
+    return (client or HTTP).post(f"{url}/webhooks/stripe", content=body, headers=headers, timeout=10)
 
 
 @contextlib.contextmanager

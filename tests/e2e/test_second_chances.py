@@ -77,7 +77,7 @@ def test_many_who_reprocess_at_once_on_every_gateway_deliver_once(many):
     for one in ids:
         request(many, one)
     many.site.call("POST", "/sources/crowded/secrets", {"secret": "whsec_right"})
-    until(lambda: len(many.site.get("/sources/crowded", many.ports[1])["secrets"]) == 2)
+    until(lambda: len(many.site.call("GET", "/sources/crowded", port=many.ports[1]).json().get("secrets", ())) == 2)
     with ThreadPoolExecutor(6) as pool:
         answers = list(
             pool.map(lambda n: many.site.call("POST", "/requests/reprocess", {"source": "crowded"}, port=many.ports[n % 2]), range(6))
