@@ -184,7 +184,8 @@ async def replay_event(deps: Deps, event_id: str, request: Call) -> Response[byt
             raise Conflict(f"The function {deaf[0]!r} does not listen to {row['name']}.")
         deliveries = fanout.chosen(list(dict.fromkeys(chosen)))
     replay_id = new_id("rpl")
-    await deps.journal.commit(Replay(event_id, replay_id, deliveries, deps.clock()))
+    if not await deps.journal.commit(Replay(event_id, replay_id, deliveries, deps.clock())):
+        raise NotFound(f"There is no event with the id {event_id!r} any more.")
     return present.json(schemas.Replayed(replay_id, [d.run_id for d in deliveries if d.run_id]))
 
 

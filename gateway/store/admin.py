@@ -154,8 +154,8 @@ def _retry(tx: Transaction, command: RetryRun) -> bool:
     return True
 
 
-class Replay(Command[None], frozen=True):
-    """New runs of a stored event, under a replay id of their own."""
+class Replay(Command[bool], frozen=True):
+    """New runs of a stored event, under a replay id of their own; False when the event is not there any more."""
 
     wakes = True
 
@@ -165,7 +165,13 @@ class Replay(Command[None], frozen=True):
     now: Micros
 
     @classmethod
-    def execute(cls, tx: Transaction, commands: Sequence[Replay]) -> list[None]:
-        for c in commands:
-            deliver(tx, [(c.event_id, c.replay_id, delivery) for delivery in c.deliveries], {c.event_id: c.now})
-        return [None] * len(commands)
+    def execute(cls, tx: Transaction, commands: Sequence[Replay]) -> list[bool]:
+        return [_replay(tx, command) for command in commands]
+
+
+def _replay(tx: Transaction, c: Replay) -> bool:
+    # Locked, so that retention does not remove it meanwhile.
+    if not tx.rows(f"select id from events where id = ?{tx.for_update()}", [c.event_id]):
+        return False
+    deliver(tx, [(c.event_id, c.replay_id, delivery) for delivery in c.deliveries], {c.event_id: c.now})
+    return True

@@ -26,7 +26,7 @@ LAST_HASH = b"\xff" * 17
 STATS_KEPT: Micros = 30 * DAY
 
 # What goes with a run, by its id. A new table of what belongs to runs is added here, and nowhere else.
-PARTS_OF_RUNS = ("run_logs", "attempts", "steps", "step_attempts", "waits", "progress", "endings")
+PARTS_OF_RUNS = ("run_logs", "attempts", "steps", "step_attempts", "waits", "progress")
 
 
 class Ages(msgspec.Struct, frozen=True):
@@ -146,8 +146,10 @@ def _remove_events(tx: Transaction, c: RemoveEvents) -> int:
     if not requests:
         return 0
     condition, ids = tx.any_of("event_id", list(requests))
+    # Before the runs are read: whoever tells of an ending takes its row and may make another run, both at once.
+    untold = tx.rows(f"select d.event_id from deliveries d join endings n on n.run_id = d.run_id where d.{condition}", ids)
     runs: dict[str, str] = dict(tx.rows(f"select run_id, event_id from deliveries where {condition} and run_id is not null", ids))
-    kept = set(runs.values()) - _events_of_old_runs(tx, runs, c.limits)
+    kept = {row[0] for row in untold} | set(runs.values()) - _events_of_old_runs(tx, runs, c.limits)
     events = [id_ for id_ in requests if id_ not in kept]
     mine = [(run_id,) for run_id, event_id in runs.items() if event_id not in kept]
     for table in PARTS_OF_RUNS:
@@ -196,7 +198,7 @@ _OLDEST: Mapping[Oldest, str] = {
     "duplicate": _refused("duplicate"),
     "answers": "delete from answers where key_hash in"
     " (select key_hash from answers where created_at < ? order by created_at limit ?) returning key_hash",
-    "run_keys": "delete from run_keys where key_hash in (select key_hash from run_keys where until < ? order by until limit ?)"
+    "run_keys": "delete from run_keys where until < ? and key_hash in (select key_hash from run_keys order by until limit ?)"
     " returning key_hash",
     "stats": "delete from stats where (minute, kind, subject, outcome) in (select minute, kind, subject, outcome from stats"
     " where minute > 0 and minute < ? order by minute limit ?) returning minute",

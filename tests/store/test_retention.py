@@ -18,14 +18,14 @@ from gateway.core.decide import Decision
 from gateway.core.outcome import Failure
 from gateway.engine.retention import DUTY, Retention
 from gateway.errors import SettingsError, Unavailable
-from gateway.ids import first_id
+from gateway.ids import first_id, new_id
 from gateway.store import answers, retention
-from gateway.store.admin import CancelRun
+from gateway.store.admin import CancelRun, Replay, RetryRun
 from gateway.store.answers import Reserve
 from gateway.store.database import open_database
 from gateway.store.duties import LeaveDuties, TakeDuty
 from gateway.store.inbox import Accept, Accepted, AcceptMany, EventRecord, NewDelivery, Quarantine, Release, RequestRecord
-from gateway.store.journal import Journal
+from gateway.store.journal import Command, Journal
 from gateway.store.retention import Ages, RemoveEvents, cutoffs, old_events
 from gateway.store.runs import Claim, Finish, Heartbeat, LogLine
 from gateway.store.stats import NoteStats, Tally
@@ -54,6 +54,17 @@ def arrival(key: str, days_ago: float, functions: Sequence[str] = ("f",)) -> Acc
     return Accept(event, tuple(NewDelivery(f, 5, id_at("run", at)) for f in functions), request)
 
 
+class Statement(Command[None], frozen=True):
+    """Any statement."""
+
+    sql: str
+    parameters: tuple[object, ...] = ()
+
+    @classmethod
+    def execute(cls, tx, commands):
+        return [tx.rows(c.sql, c.parameters) for c in commands]
+
+
 def finish_all(store, moves: dict[str, str], days_ago: float) -> None:
     """End every claimable run so many days before NOW, each function's by its move."""
     at = NOW - int(days_ago * DAY)
@@ -66,6 +77,7 @@ def finish_all(store, moves: dict[str, str], days_ago: float) -> None:
         line = LogLine(run.run_id, run.fence, 1, run.attempt, at, "info", "hello")
         decision = Decision(moves[run.function_id], error=error)  # type: ignore[arg-type]
         store.do(Finish(run.run_id, run.fence, run.attempt, "w", at, at, at, decision, (line,)))
+    store.do(Statement("delete from endings returning run_id"))  # as whoever tells of them does
 
 
 def sweeper(store, ages: Ages = AGES, holder: str = "w", now: int = NOW, facts: list | None = None, journal=None) -> Retention:
@@ -202,6 +214,77 @@ def test_answers_and_minutes_go_and_totals_stay(store):
     assert store.count("answers") == 1
     counts = store.database.read("select minute, count from stats order by minute")
     assert [(row["minute"], row["count"]) for row in counts] == [(0, 2), ((NOW - 29 * DAY) // 60_000_000, 1)]
+
+
+def test_an_event_stays_until_its_runs_endings_have_been_told(store):
+    store.do(arrival("k", 100))
+    finish_all(store, {"f": "succeed"}, 60)
+    store.do(Statement("insert into endings (run_id, ended_at) select id, 0 from runs returning run_id"))
+    sweeper(store).sweep()
+    assert store.count("events") == 1
+    store.do(Statement("delete from endings returning run_id"))
+    sweeper(store).sweep()
+    assert store.count("events") == 0
+
+
+def test_what_runs_have_remembered_goes_with_them(store):
+    store.do(arrival("k", 100))
+    finish_all(store, {"f": "succeed"}, 60)
+    [run] = store.database.read("select id, event_id from runs")
+    for columns, values in (
+        (
+            "steps (run_id, key, kind, status, position, attempts, started_at, finished_at)",
+            (run["id"], "s", "run", "succeeded", 0, 1, 0, 1),
+        ),
+        ("step_attempts (run_id, key, fence, number, started_at, finished_at, error)", (run["id"], "s", 1, 1, 0, 1, b"{}")),
+        ("waits (run_id, key, kind, match_hash, since)", (run["id"], "w", "event", b"x", 0)),
+        ("progress (run_id, done, message, at)", (run["id"], 1, "", 0)),
+        ("arrivals (match_hash, event_id, seen)", (b"x", run["event_id"], 1)),
+        ("run_keys (key_hash, run_id, until)", (b"x", run["id"], NOW - 1)),
+        ("run_keys (key_hash, run_id, until)", (b"y", "run_another", NOW + 1)),
+    ):
+        store.do(Statement(f"insert into {columns} values ({', '.join('?' * len(values))})", values))
+    sweeper(store).sweep()
+    tables = (*retention.PARTS_OF_RUNS, "runs", "events", "arrivals")
+    assert {table: store.count(table) for table in tables} == dict.fromkeys(tables, 0)
+    assert store.count("run_keys") == 1
+
+
+def test_a_replay_or_retry_of_an_event_that_is_gone_changes_nothing(store):
+    gone = arrival("k", 200)
+    store.do(gone)
+    finish_all(store, {"f": "fail"}, 199)
+    sweeper(store).sweep()
+    assert store.do(Replay(gone.event.id, new_id("rpl"), (NewDelivery("f", 5, new_id("run")),), NOW)) is False
+    assert store.do(RetryRun(gone.deliveries[0].run_id or "", 5, NOW)) is False
+    assert (store.count("queue"), store.count("runs"), store.count("deliveries")) == (0, 0, 0)
+
+
+def test_replays_and_retries_racing_a_sweep_leave_whole_bundles(store):
+    gone = [arrival(str(n), 200) for n in range(120)]
+    store.do(AcceptMany(tuple(gone)))
+    finish_all(store, {"f": "fail"}, 199)
+    database = open_database(store.url)
+    journal = Journal(database)
+    futures = []
+
+    def interfere() -> None:
+        for n, accept in enumerate(gone):
+            if n % 2:
+                futures.append(journal.submit(RetryRun(accept.deliveries[0].run_id or "", 5, NOW)))
+            else:
+                new = NewDelivery("f", 5, id_at("run", NOW))
+                futures.append(journal.submit(Replay(accept.event.id, new_id("rpl"), (new,), NOW)))
+
+    other = threading.Thread(target=interfere)
+    other.start()
+    sweeper(store).sweep()
+    other.join()
+    won = [future.result(timeout=30) for future in futures]
+    journal.close()
+    database.close()
+    assert store.count("events") == store.count("queue") == sum(won)
+    assert_whole(store)
 
 
 def assert_whole(store) -> None:
@@ -376,6 +459,7 @@ def test_nothing_is_found_by_looking_through_a_table(store):
     assert "runs_unhappy" in plans[1]
     assert all("requests_refused" in plan for plan in plans[4:6])
     assert "answers_by_age" in plans[6]
+    assert "run_keys_by_age" in plans[7]
     assert "run_keys_by_age" in plans[7]
 
 
