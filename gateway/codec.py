@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 import msgspec
-from pydantic import BaseModel, PydanticUserError, TypeAdapter, ValidationError
-from pydantic.dataclasses import is_pydantic_dataclass
 
 from gateway.errors import DeclarationError, PayloadMismatch
 
@@ -86,8 +85,8 @@ def dumps(value: Any) -> bytes:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+    if _is_pydantic(type(value)):
+        return cast(Any, value).model_dump(mode="json")
     raise TypeError(f"{type(value).__name__} has no JSON form; return dicts, lists, strings, numbers, structs or models")
 
 
@@ -120,16 +119,12 @@ def decode_as(kind: type[T] | Any, raw: bytes) -> T:
     """
     if kind is Any:
         return cast(T, loads(raw))
+    if _is_pydantic(kind):
+        return _decode_model(kind, raw)
     try:
-        if _is_pydantic(kind):
-            return TypeAdapter[T](kind).validate_json(raw)
         return msgspec.json.decode(raw, type=cast(type[T], kind))
     except msgspec.ValidationError as error:
         raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(["$", *map(str, first["loc"])])
-        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {first['msg']} - at `{path}`") from None
     except msgspec.DecodeError:
         return _decode_plain(kind, raw)
 
@@ -137,8 +132,8 @@ def decode_as(kind: type[T] | Any, raw: bytes) -> T:
 def schema(kind: Any) -> dict[str, Any]:
     """The JSON Schema of a type as `decode_as` takes it; empty where there is none to be had."""
     try:
-        return TypeAdapter(kind).json_schema() if _is_pydantic(kind) else msgspec.json.schema(kind)
-    except (TypeError, ValueError, PydanticUserError):
+        return _model_schema(kind) if _is_pydantic(kind) else msgspec.json.schema(kind)
+    except (TypeError, ValueError):
         return {}
 
 
@@ -150,7 +145,33 @@ def _decode_plain(kind: Any, raw: bytes) -> Any:
 
 
 def _is_pydantic(kind: Any) -> bool:
-    return isinstance(kind, type) and (issubclass(kind, BaseModel) or is_pydantic_dataclass(cast(type[Any], kind)))
+    """Where nobody has loaded pydantic nothing is made of it, and a process that goes without saves its memory."""
+    if "pydantic" not in sys.modules or not isinstance(kind, type):
+        return False
+    from pydantic import BaseModel
+    from pydantic.dataclasses import is_pydantic_dataclass
+
+    return issubclass(kind, BaseModel) or is_pydantic_dataclass(cast(type[Any], kind))
+
+
+def _decode_model(kind: Any, raw: bytes) -> Any:
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        return TypeAdapter(kind).validate_json(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(["$", *map(str, first["loc"])])
+        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {first['msg']} - at `{path}`") from None
+
+
+def _model_schema(kind: Any) -> dict[str, Any]:
+    from pydantic import PydanticUserError, TypeAdapter
+
+    try:
+        return TypeAdapter(kind).json_schema()
+    except PydanticUserError:
+        return {}
 
 
 def _name(kind: Any) -> str:

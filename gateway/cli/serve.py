@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from gateway.cli.banner import print_banner
 from gateway.cli.processes import Path_, log_facts, override
 from gateway.engine.supervisor import Program, Supervisor, command
 from gateway.errors import EXIT_OPERATOR
@@ -70,6 +69,8 @@ async def _run(supervisor: Supervisor, settings: Settings, reloading: Coroutine[
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, supervisor.stop)
+    from gateway.cli.banner import print_banner
+
     tasks = [asyncio.create_task(print_banner(settings))]
     if reloading is not None:
         tasks.append(asyncio.create_task(reloading))

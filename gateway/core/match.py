@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
-import cel
 import msgspec
 
 from gateway.core.spec import FunctionSpec
@@ -36,6 +35,8 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 def compile_condition(source: str, variables: tuple[str, ...] = ("event",)) -> Any:
     """A CEL program over events. Raises DeclarationError, naming what is wrong, when it is not one."""
     try:
+        import cel  # it brings a command line of its own along, which takes 15 MB
+
         program = cel.compile(source)
         used = set(program.variables())
     except Exception as error:

@@ -15,7 +15,6 @@ from psycopg.rows import dict_row
 
 from gateway.errors import StoreState, Unavailable
 from gateway.store.database import Notify, Row
-from gateway.store.tables import METADATA
 
 CHANNEL = "tidegate"
 READERS = 4
@@ -24,16 +23,27 @@ OUTCOME_TRIES = 20
 OUTCOME_SECONDS = 0.05
 
 
-def _array_types() -> dict[tuple[str, str], str]:
-    names = {"BIGINT": "bigint", "INTEGER": "bigint", "VARCHAR": "text", "BLOB": "bytea"}
-    return {(table.name, column.name): names[str(column.type)] for table in METADATA.sorted_tables for column in table.columns}
+# Asked of the database, and not of the tables: SQLModel takes more memory than all the rest of a worker.
+COLUMNS = (
+    "select c.relname, a.attname, format_type(a.atttypid, null) from pg_attribute a join pg_class c on c.oid = a.attrelid"
+    " where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped"
+)
+WIDENED = {"integer": "bigint", "character varying": "text"}
+
+Types = Mapping[tuple[str, str], str]
+
+
+def _types(connection: psycopg.Connection[Any]) -> Types:
+    rows: list[tuple[str, str, str]] = connection.execute(COLUMNS).fetchall()
+    return {(table, column): WIDENED.get(type_, type_) for table, column, type_ in rows}
 
 
 class PostgresTransaction:
     """Statements on the writer's connection, each over whole columns."""
 
-    def __init__(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline) -> None:
+    def __init__(self, connection: psycopg.Connection[Any], pipeline: psycopg.Pipeline, types: Types) -> None:
         self._connection = connection
+        self._types = types
         self._pipeline = pipeline
         self._xid = self._send("select pg_current_xact_id()::text", ())
         self.backend = connection.info.backend_pid
@@ -107,7 +117,7 @@ class PostgresTransaction:
         return sql + " and ".join(f"t.{key} = i.{key}" for key in keys), parameters
 
     def _arrays(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> tuple[str, list[Any]]:
-        places = ", ".join(f"%b::{ARRAY_TYPES[table, column]}[]" for column in columns)
+        places = ", ".join(f"%b::{self._types[table, column]}[]" for column in columns)
         return f"unnest({places}) as i({', '.join(columns)})", [list(column) for column in zip(*rows, strict=True)]
 
     def _execute(self, sql: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -135,6 +145,7 @@ class Postgres:
         self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue()
         self._readers = threading.BoundedSemaphore(READERS)
         self._closed = threading.Event()
+        self._types: Types = {}
 
     @contextlib.contextmanager
     def transaction(self) -> Generator[PostgresTransaction]:
@@ -142,9 +153,10 @@ class Postgres:
         try:
             connection = self._writer = self._writer or self._connect(autocommit=False)
             try:
+                types = self._types = self._types or _types(connection)
                 # What returns nothing is sent on without waiting for its answer, the commit included.
                 with connection.pipeline() as pipeline:
-                    made = PostgresTransaction(connection, pipeline)
+                    made = PostgresTransaction(connection, pipeline, types)
                     yield made
                     made.know_xid()
                     connection.commit()
@@ -291,6 +303,3 @@ def _is_cut(error: BaseException) -> bool:
 def translate(sql: str) -> str:
     """`?` places as psycopg's."""
     return re.sub(r"\?", "%s", sql.replace("%", "%%"))
-
-
-ARRAY_TYPES = _array_types()

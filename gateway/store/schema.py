@@ -6,22 +6,29 @@ import contextlib
 import os
 from collections.abc import Generator
 from pathlib import Path
-
-from sqlalchemy import Connection, create_engine, inspect, text
-from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.pool import NullPool
+from typing import TYPE_CHECKING
 
 from gateway.errors import SchemaMismatch, Unavailable
+from gateway.store.database import open_database
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 7_431_288
+REVISION = "select version_num from alembic_version"
+HAS_REVISION = {
+    "sqlite": "select 1 from sqlite_master where name = 'alembic_version'",
+    "postgresql": "select 1 from pg_tables where tablename = 'alembic_version' and schemaname = any(current_schemas(false))",
+}
 
 
 def migrate(url: str) -> tuple[str | None, str]:
     """Bring the database to the newest schema; returns the revisions before and after. Safe to run from many places."""
-    # Imported here: processes that only check need not carry it.
+    # Imported here, as SQLAlchemy is below: processes that only check do not carry them.
     from alembic import command
     from alembic.config import Config
+    from sqlalchemy import text
 
     if url.startswith("sqlite:///"):
         _private(_file(url))
@@ -41,8 +48,9 @@ def check(url: str) -> None:
     """Raises SchemaMismatch, with what to type, unless the database has the schema this version knows."""
     current = None
     if not url.startswith("sqlite:///") or _file(url).exists():
-        with _connect(url) as connection:
-            current = _current(connection)
+        with contextlib.closing(open_database(url)) as database:
+            there = database.read(HAS_REVISION[database.dialect])
+            current = database.read(REVISION)[0]["version_num"] if there else None
     _refuse_unknown(current)
     if current != revisions()[-1]:
         state = "has no Tidegate schema yet" if current is None else f"has the older schema {current}"
@@ -55,9 +63,9 @@ def revisions() -> list[str]:
 
 
 def _current(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("select version_num from alembic_version")).scalar()
+    from sqlalchemy import inspect, text
+
+    return connection.execute(text(REVISION)).scalar() if inspect(connection).has_table("alembic_version") else None
 
 
 def _refuse_unknown(current: str | None) -> None:
@@ -80,6 +88,10 @@ def _private(path: Path) -> None:
 
 @contextlib.contextmanager
 def _connect(url: str) -> Generator[Connection]:
+    from sqlalchemy import create_engine
+    from sqlalchemy.exc import SQLAlchemyError
+    from sqlalchemy.pool import NullPool
+
     engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), poolclass=NullPool)
     try:
         with engine.begin() as connection:

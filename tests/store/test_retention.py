@@ -168,7 +168,7 @@ def test_a_request_that_was_released_goes_with_its_event(store):
     request = record(NOW - 20 * DAY)
     store.do(Quarantine(request, "no"))
     event = EventRecord(id_at("evt", NOW - 20 * DAY), "a/b", "shop", "k", NOW, NOW, b"{}", request.id)
-    assert store.do(Release(event, (), request.id, 0)) == Accepted(event.id, duplicate=False)
+    assert store.do(Release(event, (), request.id, 0, NOW)) == Accepted(event.id, duplicate=False)
     sweeper(store).sweep()
     assert store.count("requests") == 1
     sweeper(store, now=NOW + 11 * DAY).sweep()
