@@ -37,8 +37,8 @@ FIRST_REST_SECONDS = 30.0
 LONGEST_REST_SECONDS = 3600.0
 LATE = 100  # what is old goes by this part of its age late
 MOST = 50
-AIM_SECONDS = 0.005
-PAUSE_FACTOR = 2.0
+AIM_SECONDS = 0.002
+PAUSE_FACTOR = 6.0
 
 
 class Retention:
