@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 
@@ -20,7 +18,7 @@ from gateway.engine.branches import Branches
 from gateway.engine.failures import failure_of, is_final, retry_at
 from gateway.engine.invoker import Call
 from gateway.errors import DeclarationError, StepError, StepMismatch, StepTooLarge
-from gateway.sdk.step import Options
+from gateway.sdk.step import Options, Work
 
 MAX_ID = 200
 
@@ -51,7 +49,7 @@ class RunLedger:
         """Whether the run may have left waits behind."""
         return self._waited
 
-    async def run(self, id: str, call: Callable[[], Awaitable[Any]], options: Options) -> bytes:
+    async def run(self, id: str, work: Work, options: Options) -> bytes:
         key, step = self._take(id, "run")
         if step is not None and step.status != "retrying":
             return _result(step)
@@ -61,18 +59,18 @@ class RunLedger:
         number = 1 if step is None else step.attempts + 1
         made = Step(key, "run", "succeeded", self._place(step), number, now)
         with self._branches.busy():
-            tried = await self._try(made, call, options)
+            tried = await self._try(made, work, options)
             tried = await self._commit(StepEnded(tried))
         if tried.status == "retrying":
             await self._branches.park(tried.due_at or now, "retry")
         return _result(tried)
 
-    async def _try(self, step: Step, call: Callable[[], Awaitable[Any]], options: Options) -> Step:
+    async def _try(self, step: Step, work: Work, options: Options) -> Step:
         """The step as one try has made it."""
         token = _inside.set(step.key)
         try:
             async with asyncio.timeout(options.timeout):
-                result = await call()
+                result = await work()
             output = self._fitting(codec.dumps(result))
         except asyncio.CancelledError:
             raise

@@ -7,7 +7,7 @@ import concurrent.futures
 import contextvars
 import logging
 import threading
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -28,6 +28,8 @@ from gateway.sdk.sync import Suspend, SyncSteps
 
 R = TypeVar("R")
 
+NewLedger = Callable[[Call, Branches, int, Clock], RunLedger]
+
 MAX_OUTPUT = 1 << 20
 
 _logger = logging.getLogger("tidegate.function")
@@ -36,9 +38,10 @@ _logger = logging.getLogger("tidegate.function")
 class LocalInvoker:
     """Invokes the functions of a registry, by what their runs are queued as."""
 
-    def __init__(self, functions: Mapping[str, Function[Any]], clock: Clock) -> None:
+    def __init__(self, functions: Mapping[str, Function[Any]], clock: Clock, ledger: NewLedger = RunLedger) -> None:
         self._functions = functions
         self._clock = clock
+        self._ledger = ledger
 
     async def invoke(self, call: Call) -> Outcome:
         function, root = self._functions[call.run.function_id], asyncio.current_task()
@@ -59,7 +62,7 @@ class LocalInvoker:
         return branches.suspended or outcome
 
     async def _outcome(self, function: Function[Any], call: Call, branches: Branches) -> Outcome:
-        ledger = RunLedger(call, branches, function.spec.retries, self._clock)
+        ledger = self._ledger(call, branches, function.spec.retries, self._clock)
         seconds = function.spec.timeout_seconds
         try:
             async with asyncio.timeout(seconds):

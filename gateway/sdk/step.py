@@ -41,6 +41,21 @@ class Options:
     timeout: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a step does: a callable with its arguments; a plain one is called in a thread."""
+
+    fn: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    async def __call__(self) -> Any:
+        if inspect.iscoroutinefunction(self.fn):
+            return await self.fn(*self.args, **self.kwargs)
+        result = await asyncio.to_thread(self.fn, *self.args, **self.kwargs)
+        return await result if inspect.isawaitable(result) else result
+
+
 class Arrived(msgspec.Struct, frozen=True):
     """An event that was waited for, as the run remembers it."""
 
@@ -56,7 +71,7 @@ class Arrived(msgspec.Struct, frozen=True):
 class Ledger(Protocol):
     """What one run remembers, as its steps see it. JSON in and out; every method raises StepError for a step that failed."""
 
-    async def run(self, id: str, call: Callable[[], Awaitable[Any]], options: Options) -> bytes: ...
+    async def run(self, id: str, work: Work, options: Options) -> bytes: ...
 
     async def sleep(self, id: str, length: timedelta | datetime) -> None: ...
 
@@ -107,14 +122,7 @@ class Steps:
         When it raises, it is tried again, `retries` times, each later than the last; then StepError is raised here, now and
         whenever the function runs again. NonRetriableError fails the step at once; RetryAfterError sets the time.
         """
-
-        async def call() -> Any:
-            if inspect.iscoroutinefunction(fn):
-                return await fn(*args, **kwargs)
-            result = await asyncio.to_thread(fn, *args, **kwargs)
-            return await result if inspect.isawaitable(result) else result
-
-        return _typed(returned(fn), await self._ledger.run(id, call, self._options), id)
+        return _typed(returned(fn), await self._ledger.run(id, Work(fn, args, kwargs), self._options), id)
 
     async def map(
         self, id: str, fn: Callable[[T], Awaitable[R]] | Callable[[T], R], items: Iterable[T], *, limit: int = SIDE_BY_SIDE
