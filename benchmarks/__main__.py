@@ -1,11 +1,12 @@
-"""Which benchmark to run: `ingest`, `runs`, `overload`, `stored`, `peers`; without a name all but `stored`, which takes minutes."""
+"""Which benchmark to run: `ingest`, `runs`, `steps`, `overload`, `stored`, `peers`; without a name all but `stored` and
+`steps`, which take minutes."""
 
 from __future__ import annotations
 
 import signal
 import sys
 
-from benchmarks import ingest, overload, peers, runs, stored
+from benchmarks import ingest, overload, peers, runs, steps, stored
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
@@ -15,4 +16,4 @@ if __name__ == "__main__":
         if name == "peers":
             peers.main(peer_python)
         else:
-            {"ingest": ingest, "runs": runs, "overload": overload, "stored": stored}[name].main(*count)
+            {"ingest": ingest, "runs": runs, "steps": steps, "overload": overload, "stored": stored}[name].main(*count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import re
+import select
 import threading
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -52,6 +53,7 @@ class PostgresTransaction:
     def know_xid(self) -> None:
         """Learn the transaction's id, which earlier answers have brought along, before it is committed."""
         if self.xid is None:
+            self.flush()
             self.xid = self._xid.fetchall()[0][0]
 
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
@@ -96,7 +98,7 @@ class PostgresTransaction:
         return " for update"
 
     def mark(self) -> int:
-        self._pipeline.sync()
+        self._answered(self._xid)
         self.know_xid()
         assert self.xid is not None
         return int(self.xid)
@@ -128,8 +130,18 @@ class PostgresTransaction:
         return self._connection.execute(cast(LiteralString, sql), parameters)
 
     def _answered(self, cursor: psycopg.Cursor[Any]) -> psycopg.Cursor[Any]:
+        self.flush()
         self._pipeline.sync()
         return cursor
+
+    def flush(self) -> None:
+        """Send all that was given. Psycopg waits for answers as soon as it has begun to send: where that is more than the
+        socket takes, both sides would wait for ever (https://github.com/psycopg/psycopg/issues/685)."""
+        connection = self._connection.pgconn
+        while connection.flush():
+            readable, _, _ = select.select([connection.socket], [connection.socket], [])
+            if readable:
+                connection.consume_input()
 
 
 class Postgres:
@@ -159,6 +171,7 @@ class Postgres:
                     made = PostgresTransaction(connection, pipeline, types)
                     yield made
                     made.know_xid()
+                    made.flush()
                     connection.commit()
             except BaseException as error:
                 self._abandon(connection)

@@ -84,6 +84,12 @@ def test_g2_duplicates_racing_over_many_journals_make_one_event(store):
     assert (store.count("events"), store.count("runs"), store.count("queue")) == (200, 200, 200)
 
 
+def test_g10_a_batch_larger_than_any_socket_takes_at_once_is_kept(store):
+    accepts = tuple(accept(f"k{n}", body=b'"%b"' % (b"x" * 4000)) for n in range(5000))
+    assert len({one.event_id for one in store.do(AcceptMany(accepts))}) == 5000
+    assert store.count("requests") == store.count("queue") == 5000
+
+
 def test_g3_every_function_has_one_delivery_in_the_transaction_of_the_event(store):
     store.do(accept("k", functions=("f", "g")))
     event = store.reads.events(Query()).rows[0]
