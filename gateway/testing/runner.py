@@ -65,6 +65,8 @@ class Runner:
     """
 
     def __init__(self, *, at: datetime | None = None, seed: int = 0) -> None:
+        if at is not None and at.tzinfo is None:
+            raise DeclarationError(f"`at` needs a datetime with a time zone, not {at!r}")
         self._clock = Clock(system_clock() if at is None else from_datetime(at))
         self._seed = seed
 
