@@ -17,7 +17,7 @@ from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import open_database
-from gateway.store.reads import Reads
+from gateway.store.reads import Reads, Record
 
 Finding = tuple[bool, str]
 
@@ -58,16 +58,25 @@ def _database(settings: Settings) -> Iterator[Finding]:
         database = open_database(settings.resolved_database_url)
         reads, now = Reads(database), system_clock()
         backlog, alive = reads.backlog(now), [row["kind"] for row in reads.processes(now)]
+        homeless = reads.homeless()
         database.close()
     except TidegateError as error:
         yield False, str(error)
         return
     yield True, f"database reached; {backlog['due']} runs due, {alive.count('gateway')} gateways and {alive.count('worker')} workers alive"
-    if backlog["held"]:
-        yield False, f"{backlog['held']} runs wait for a function that nobody offers; see: tidegate runs --status queued"
+    for row in homeless:
+        yield False, _homeless(row)
     if backlog["paused"]:
         yield True, f"{backlog['paused']} runs of paused functions wait; see: tidegate functions"
     yield True, _kept(settings)
+
+
+def _homeless(row: Record) -> str:
+    """Runs that today's code cannot finish."""
+    name, _, version = row["function_id"].partition("@")
+    gone = f"version {version} of function {name!r}, which" if version else f"function {name!r}, which"
+    back = "declare it again beside the new one" if version else "bring it back, or start the worker that has it"
+    return f"{row['n']} runs wait for {gone} nobody offers: {back}, or cancel them: tidegate runs cancel {row['run_id']}"
 
 
 def _kept(settings: Settings) -> str:

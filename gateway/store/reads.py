@@ -229,6 +229,13 @@ class Reads:
             [now, now],
         )[0]
 
+    def homeless(self) -> Sequence[Record]:
+        """What the runs are queued as that nobody can run: how many of the first COUNT_CAP, and the oldest of each."""
+        held = f"select function_id, run_id from queue where held > 0 and held = 1 limit {COUNT_CAP}"
+        return self._database.read(
+            f"select function_id, count(*) as n, min(run_id) as run_id from ({held}) t group by function_id order by function_id"
+        )
+
     def backlog_by_function(self, now: int) -> Sequence[Record]:
         """How many of the COUNT_CAP runs that have been due longest wait for each function, and since when."""
         due = "select function_id, due_at from queue where held = 0 and due_at <= ? and worker_id is null order by due_at"

@@ -428,6 +428,8 @@ async def test_a_run_whose_version_is_gone_is_held_until_it_is_back(store):
         await lab.parked(run_id, "sleep")
     lab.publish(sleeper("new", version=2))
     assert store.reads.run(run_id)["held"] == 1
+    [homeless] = store.reads.homeless()
+    assert (homeless["function_id"], homeless["n"], homeless["run_id"]) == ("f@1", 1, run_id)
     assert (await deployed(lab, run_id, sleeper("old", version=1), sleeper("new", version=2)))["output"] == ["1", "old"]
 
 
