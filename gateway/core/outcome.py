@@ -26,12 +26,12 @@ class Completed:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The function raised. `retry_at` is set when it asked for a time of its own."""
+    """The function raised. `retry_at` is set when it asked for a time of its own. `waits`: it may have left waits behind."""
 
     error: Failure
     retriable: bool = True
     retry_at: Micros | None = None
-    waits: bool = False
+    waits: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,11 @@ def signal_hash(signal: str) -> bytes:
     return _hash("", signal, b"signal")
 
 
+def run_hash(run_id: str) -> bytes:
+    """16 bytes for the end of a run; never those of an event or a signal."""
+    return _hash("", run_id, b"run")
+
+
 def fulfils(if_: str | None, variables: Mapping[str, Any], arrived: Mapping[str, Any]) -> bool:
     """Whether the rest of a condition is true for an event whose hash fits; one that cannot be evaluated is not."""
     if if_ is None:

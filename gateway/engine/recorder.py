@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from gateway import codec
 from gateway.clock import Clock, Micros
 from gateway.core.steps import Condition, Invoke, NewEvent, Operation, Send, Step, StepEnded, TimeOut, WaitEvent, WaitSignal
-from gateway.core.waits import fulfils, hash_at, signal_hash
+from gateway.core.waits import fulfils, hash_at, run_hash, signal_hash
 from gateway.engine.offered import Offered
 from gateway.errors import DeclarationError, Unavailable
 from gateway.ids import new_id
@@ -56,7 +56,7 @@ class Recorder:
                 wait = Wait("signal", signal_hash(step.subject or ""), step.started_at, step.due_at)
                 return step if await self._commit(Remember(run.run_id, run.fence, step, True, wait=wait)) else None
             case TimeOut(step=step):
-                return await self._commit(GiveUp(run.run_id, step))
+                return await self._commit(GiveUp(run.run_id, run.fence, step))
 
     async def _send(self, run: Claimed, step: Step, events: tuple[NewEvent, ...]) -> Step | None:
         now = self._clock()
@@ -69,9 +69,9 @@ class Recorder:
         if invoke.function_id not in fanout.specs:
             raise DeclarationError(f"step.invoke({step.key!r}): there is no function {invoke.function_id!r}")
         child = msgspec.structs.replace(fanout.run(invoke.function_id), parent_id=run.run_id, parent_key=step.key)
-        event = self._event(NewEvent(INVOKED, invoke.data), f"{run.run_id}/{step.key}", self._clock(), run.traceparent)
+        event = self._event(NewEvent(INVOKED, invoke.data), child.run_id or "", self._clock(), run.traceparent)
         step = msgspec.structs.replace(step, subject=child.run_id)
-        wait = Wait("invoke", signal_hash(f"run {child.run_id}"), step.started_at, step.due_at)
+        wait = Wait("invoke", run_hash(child.run_id or ""), step.started_at, step.due_at)
         done = await self._commit(Dispatch(run.run_id, run.fence, step, (Accept(event, (child,)),), wait=wait))
         return step if done else None
 
@@ -83,16 +83,12 @@ class Recorder:
         found = await self.look(wait, run.event_id)
         if found is None:
             return step
-        await self._commit(EndWaits((WaitEnd(run.run_id, step.key, self._clock(), remembered(found)),)))
-        return await asyncio.to_thread(stored_step, self._database, run.run_id, step.key)
+        await self._commit(EndWaits((WaitEnd(run.run_id, step.key, wait.match_hash, self._clock(), remembered(found)),)))
+        return await self._read(stored_step, self._database, run.run_id, step.key)
 
     async def look(self, wait: Wait, own_event_id: str) -> Mapping[str, Any] | None:
         """The first event that has arrived and that this wait is for, if any; not the run's own."""
-        while True:
-            try:
-                return await asyncio.to_thread(self._look, wait, own_event_id)
-            except Unavailable:
-                await asyncio.sleep(AGAIN_SECONDS)
+        return await self._read(self._look, wait, own_event_id)
 
     def _look(self, wait: Wait, own_event_id: str) -> Mapping[str, Any] | None:
         condition = wait.condition
@@ -123,6 +119,13 @@ class Recorder:
             data=event.data,
             traceparent=traceparent,
         )
+
+    async def _read(self, read: Callable[..., R], *arguments: Any) -> R:
+        while True:
+            try:
+                return await asyncio.to_thread(read, *arguments)
+            except Unavailable:
+                await asyncio.sleep(AGAIN_SECONDS)
 
     async def _commit(self, command: Command[R]) -> R:
         while True:

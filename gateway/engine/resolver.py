@@ -16,7 +16,7 @@ from gateway import codec
 from gateway.clock import SECOND, Clock
 from gateway.core.outcome import Failure
 from gateway.core.steps import NewEvent
-from gateway.core.waits import hash_at
+from gateway.core.waits import hash_at, run_hash
 from gateway.engine.offered import Offered
 from gateway.engine.recorder import Recorder, matches, remembered
 from gateway.errors import Unavailable
@@ -25,6 +25,7 @@ from gateway.store.database import Database
 from gateway.store.endings import Ending, Tell, untold
 from gateway.store.journal import Command, Journal
 from gateway.store.waits import Arrival, EndWaits, Horizon, Lookups, Settle, Wait, WaitEnd, decode_condition
+from gateway.telemetry import Telemetry
 
 POLL_SECONDS = 1.0
 PAUSE_SECONDS = 0.02
@@ -35,12 +36,15 @@ OWN_EVENTS = "tidegate/function."
 class Resolver:
     """Ends waits, tells of endings, settles paths."""
 
-    def __init__(self, journal: Journal, database: Database, offered: Offered, recorder: Recorder, clock: Clock) -> None:
+    def __init__(
+        self, journal: Journal, database: Database, offered: Offered, recorder: Recorder, telemetry: Telemetry, clock: Clock
+    ) -> None:
         self._journal = journal
         self._database = database
         self._lookups = Lookups(database)
         self._offered = offered
         self._recorder = recorder
+        self._telemetry = telemetry
         self._clock = clock
         self._awake = asyncio.Event()
 
@@ -55,8 +59,13 @@ class Resolver:
                 async with asyncio.timeout(POLL_SECONDS):
                     await self._awake.wait()
             self._awake.clear()
-            with contextlib.suppress(Unavailable):
+            try:
                 await self.look()
+            except Unavailable:
+                pass
+            except Exception as error:  # what cannot be done must not hold up what can
+                self._telemetry.emit("worker.astray", error=repr(error), exception=error)
+                await asyncio.sleep(POLL_SECONDS)
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def look(self) -> None:
@@ -72,16 +81,16 @@ class Resolver:
 
     async def _match(self) -> None:
         while True:
-            commands = await asyncio.to_thread(self._matching)
-            await self._commit(commands)
-            if not commands:
+            unseen = await asyncio.to_thread(self._lookups.unseen)
+            if not unseen:
                 return
+            ends, cancels = await asyncio.to_thread(self._matching, unseen)
+            # What follows from an arrival first, and only then it counts as seen.
+            await self._commit(cancels)
+            await self._commit([EndWaits(tuple(ends), tuple(unseen))])
 
-    def _matching(self) -> list[Command[Any]]:
-        """The commands that end what waits for unseen arrivals."""
-        unseen = self._lookups.unseen()
-        if not unseen:
-            return []
+    def _matching(self, unseen: Sequence[Arrival]) -> tuple[list[WaitEnd], list[CancelRun]]:
+        """What ends because of arrivals: waits, and runs that are to be cancelled."""
         events = {row["id"]: row for row in self._lookups.events(sorted({arrival.event_id for arrival in unseen}))}
         arrived: dict[bytes, list[Mapping[str, Any]]] = {}
         for arrival in unseen:
@@ -92,7 +101,7 @@ class Resolver:
             for row in rows:
                 self._end(row, arrived[bytes(row["match_hash"])], ends, cancels)
             after = (rows[-1]["run_id"], rows[-1]["key"])
-        return [EndWaits(tuple(ends), tuple(unseen)), *cancels]
+        return ends, cancels
 
     def _end(self, row: Mapping[str, Any], events: Sequence[Mapping[str, Any]], ends: list[WaitEnd], cancels: list[CancelRun]) -> None:
         wait = wait_of(row)
@@ -102,13 +111,13 @@ class Resolver:
         if wait.kind == "cancel":
             cancels.append(CancelRun(row["run_id"], self._clock(), f"event {found['id']} ({found['name']}) arrived"))
         else:
-            ends.append(WaitEnd(row["run_id"], row["key"], self._clock(), remembered(found)))
+            ends.append(WaitEnd(row["run_id"], row["key"], wait.match_hash, self._clock(), remembered(found)))
 
     async def _settle(self) -> None:
-        """Find what was committed by transactions that began before a path was known, once none of them is left."""
+        """Find what was committed by transactions that did not know a path yet, once none of them is left."""
         horizon = await self._journal.commit(Horizon())
         for path in await asyncio.to_thread(self._lookups.unsettled):
-            if path["mark"] < horizon:
+            if 0 < path["mark"] <= horizon:
                 await self._commit([await asyncio.to_thread(self._settling, path)])
 
     def _settling(self, path: Mapping[str, Any]) -> Settle:
@@ -131,11 +140,12 @@ class Resolver:
     def _to_parent(self, ending: Ending) -> WaitEnd | None:
         if ending.parent_id is None or ending.parent_key is None:
             return None
+        parent = (ending.parent_id, ending.parent_key, run_hash(ending.run_id), self._clock())
         if ending.outcome == "succeeded":
-            return WaitEnd(ending.parent_id, ending.parent_key, self._clock(), ending.output)
+            return WaitEnd(*parent, ending.output)
         error = msgspec.json.decode(ending.error, type=Failure) if ending.error else Failure("Cancelled", "it was cancelled")
         error = Failure(error.type, f"run {ending.run_id} of {ending.function_id!r}: {error.message}", error.traceback)
-        return WaitEnd(ending.parent_id, ending.parent_key, self._clock(), error=error)
+        return WaitEnd(*parent, error=error)
 
     def _to_handler(self, ending: Ending) -> Any:
         fanout = self._offered.fanout
@@ -163,8 +173,11 @@ class Resolver:
         return self._recorder.accept(NewEvent(name, msgspec.json.encode(data)), key, self._clock(), None, source="tidegate")
 
     async def _commit(self, commands: Sequence[Command[Any]]) -> None:
-        if commands:
-            await asyncio.gather(*(self._journal.commit(command) for command in commands))
+        """Commit these, in order; one that fails does not fail the others."""
+        done = await asyncio.gather(*(self._journal.commit(command) for command in commands), return_exceptions=True)
+        for error in done:
+            if isinstance(error, BaseException):
+                raise error
 
 
 def wait_of(row: Mapping[str, Any]) -> Wait:

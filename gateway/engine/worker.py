@@ -76,7 +76,7 @@ class Worker:
         self._limits = (max_step_bytes, max_run_bytes)
         self._offered = Offered(database)
         self._recorder = Recorder(journal, database, self._offered, clock)
-        self._resolver = Resolver(journal, database, self._offered, self._recorder, clock)
+        self._resolver = Resolver(journal, database, self._offered, self._recorder, telemetry, clock)
         self._lookups = Lookups(database)
         self._lease = Lease(id, journal, self, clock, telemetry, lease_seconds)
         self._held: dict[str, Held] = {}
@@ -173,13 +173,18 @@ class Worker:
     async def _refused(self, held: Held) -> Cancelled | None:
         """Why a run must not be started, or started again."""
         run, spec = held.run, held.spec
-        first = run.attempt == 1 and not run.steps
-        if spec.start_seconds is not None and first and run.first_started_at - run.due_at > spec.start_seconds * SECOND:
+        if (
+            spec.start_seconds is not None
+            and run.attempt == 1
+            and not run.steps
+            and run.first_started_at - run.due_at > spec.start_seconds * SECOND
+        ):
             return Cancelled(Failure("TimedOut", f"it could not be started within {spec.start_seconds:g} s"))
         if spec.finish_seconds is not None and self._clock() - run.first_started_at >= spec.finish_seconds * SECOND:
             return _unfinished(spec.finish_seconds)
-        if spec.cancel_on and first:
-            # An event that cancels may have been committed beside the run, by somebody who could not see it.
+        if spec.cancel_on and not run.steps:
+            # An event that cancels may have been committed beside the run, by somebody who could not see it; and an earlier
+            # attempt may have died before it looked.
             for row in await asyncio.to_thread(self._lookups.waits_of, run.run_id):
                 found = await self._recorder.look(wait_of(row), run.event_id) if row["kind"] == "cancel" else None
                 if found is not None:

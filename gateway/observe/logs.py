@@ -23,6 +23,7 @@ FLOODS = {
     "run.lease_lost": (),
     "api.error": ("path", "error"),
     "gateway.astray": ("error",),
+    "worker.astray": ("error",),
 }
 FLOOD_SECONDS = 10.0
 MAX_FLOODS = 1000
@@ -43,6 +44,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "worker.started": ("info", "worker started"),
     "worker.stopped": ("info", "worker stopped"),
     "worker.blocked": ("warning", "a function blocks the event loop; make it a plain `def`, or await"),
+    "worker.astray": ("error", "what follows from arrived events or ended runs could not be done; it is tried again"),
     "worker.abandoned": ("error", "a function blocked the event loop for a lease; worker restarts"),
     "run.started": ("debug", "run started"),
     "run.ended": ("warning", "run failed"),

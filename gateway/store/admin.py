@@ -146,7 +146,8 @@ def _retry(tx: Transaction, command: RetryRun) -> bool:
         [command.run_id],
     )
     # The fence goes on from where it was: an old holder of this run must not match.
-    fence = tx.rows("select coalesce(max(fence), 0) + 1 from attempts where run_id = ?", [command.run_id])[0][0] + 1
+    used = " union all ".join(f"select fence from {table} where run_id = ?" for table in ("attempts", "step_attempts", "run_logs"))
+    fence = tx.rows(f"select coalesce(max(fence), 0) from ({used}) as used", [command.run_id] * 3)[0][0] + 2
     # It has started before, and so its steps are looked for.
     columns = ("run_id", "function_id", "due_at", "priority", "held", "attempt", "max_attempts", "fence", "first_started_at")
     queued_as = command.queued_as or row[0][0]

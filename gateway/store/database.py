@@ -50,11 +50,11 @@ class Transaction(Protocol):
         ...
 
     def mark(self) -> int:
-        """This transaction's place among those that overlap; 0 where none do."""
+        """The place, from 1, of the next transaction to begin: it and all later ones see what is committed now."""
         ...
 
     def horizon(self) -> int:
-        """Every transaction with a mark below this has ended."""
+        """Every transaction whose place is below this has ended."""
         ...
 
     def skip_locked(self) -> str:

@@ -48,7 +48,8 @@ class Tell(Command[bool], frozen=True):
         first = tx.delete("endings", ("run_id",), [(c.run_id,) for c in commands])
         mine = [c for c in commands if c.run_id in first]
         end_waits(tx, [c.parent for c in mine if c.parent is not None])
-        handled = [(c.event_id, f"failed {c.run_id}", c.handler) for c in mine if c.handler is not None]
+        # A run that was retried may fail once more, for the same event.
+        handled = [(c.event_id, f"failed {c.run_id} {c.handler.run_id}", c.handler) for c in mine if c.handler is not None]
         if handled:
             deliver(tx, handled, {c.event_id: c.now for c in mine})
         Accept.execute(tx, [c.event for c in mine if c.event is not None])

@@ -103,7 +103,7 @@ class SQLiteTransaction:
         return ""
 
     def mark(self) -> int:
-        return 0
+        return 1
 
     def horizon(self) -> int:
         return 1

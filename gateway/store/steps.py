@@ -47,11 +47,12 @@ class Remember(Command[bool], frozen=True):
     def execute(cls, tx: Transaction, commands: Sequence[Remember]) -> list[bool]:
         mine = _mine(tx, commands)
         kept = [c for c in commands if (c.run_id, c.fence) in mine]
+        waits = _new_waits(tx, kept)
         _keep(tx, kept)
         tries = [(c.run_id, c.step.key, c.fence, *_try(c.failed)) for c in kept if c.failed is not None]
         if tries:
             tx.insert_new("step_attempts", ("run_id", "key", "fence", "number", "started_at", "finished_at", "error"), tries)
-        register(tx, [(c.run_id, c.step.key, c.wait) for c in kept if c.wait is not None])
+        register(tx, waits)
         return [(c.run_id, c.fence) in mine for c in commands]
 
 
@@ -71,21 +72,25 @@ class Dispatch(Command[bool], frozen=True):
     def execute(cls, tx: Transaction, commands: Sequence[Dispatch]) -> list[bool]:
         mine = _mine(tx, commands)
         kept = [c for c in commands if (c.run_id, c.fence) in mine]
+        waits = _new_waits(tx, kept)
         _keep(tx, kept)
         Accept.execute(tx, [accept for c in kept for accept in c.accepts])
-        register(tx, [(c.run_id, c.step.key, c.wait) for c in kept if c.wait is not None])
+        register(tx, waits)
         return [(c.run_id, c.fence) in mine for c in commands]
 
 
 class GiveUp(Command[Step | None], frozen=True):
-    """End a wait as `step` says, unless what was waited for came first; returns the step as it is then."""
+    """End a wait as `step` says, unless what was waited for came first; returns the step as it is then, or None when the run
+    has another holder by now."""
 
     run_id: str
+    fence: int
     step: Step
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[GiveUp]) -> list[Step | None]:
-        return [_give_up(tx, command) for command in commands]
+        mine = _mine(tx, commands)
+        return [_give_up(tx, command) if (command.run_id, command.fence) in mine else None for command in commands]
 
 
 def _give_up(tx: Transaction, c: GiveUp) -> Step | None:
@@ -125,10 +130,21 @@ def step_of(row: Sequence[Any]) -> Step:
     )
 
 
-def _mine(tx: Transaction, commands: Sequence[Remember] | Sequence[Dispatch]) -> set[tuple[str, int]]:
+def _mine(tx: Transaction, commands: Sequence[Remember] | Sequence[Dispatch] | Sequence[GiveUp]) -> set[tuple[str, int]]:
     """The holders, as (run, fence), that still are: their queue rows do not change before this is committed."""
     condition, ids = tx.any_of("run_id", sorted({c.run_id for c in commands}))
-    return {(row[0], row[1]) for row in tx.rows(f"select run_id, fence from queue where {condition}{tx.for_update()}", ids)}
+    sql = f"select run_id, fence from queue where {condition} order by run_id{tx.for_update()}"
+    return {(row[0], row[1]) for row in tx.rows(sql, ids)}
+
+
+def _new_waits(tx: Transaction, commands: Sequence[Remember] | Sequence[Dispatch]) -> list[tuple[str, str, Wait]]:
+    """The waits of steps that are not kept yet: of one that is, whose answer got lost, the wait may have ended since."""
+    waits = [(c.run_id, c.step.key, c.wait) for c in commands if c.wait is not None]
+    if not waits:
+        return []
+    condition, ids = tx.any_of("run_id", sorted({wait[0] for wait in waits}))
+    there = {(row[0], row[1]) for row in tx.rows(f"select run_id, key from steps where {condition}", ids)}
+    return [wait for wait in waits if wait[:2] not in there]
 
 
 def _keep(tx: Transaction, commands: Sequence[Remember] | Sequence[Dispatch]) -> None:

@@ -241,7 +241,7 @@ class WaitTable(SQLModel, table=True):
 class WaitPathTable(SQLModel, table=True):
     """By which value of an event of this name something has waited: what has to be kept in `arrivals`.
 
-    `mark`: the transaction that wrote it. Until it is `settled`, older ones may commit events without knowing of it.
+    `mark`: which transactions have begun after it was there. Until it is `settled`, others may commit events without knowing it.
     """
 
     __tablename__ = "wait_paths"

@@ -37,10 +37,11 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class WaitEnd(msgspec.Struct, frozen=True):
-    """What a step waited for has come: its output, or its error."""
+    """What a step waited for has come: its output, or its error. A retried run may wait for something else by the same key."""
 
     run_id: str
     key: str
+    match_hash: bytes
     at: Micros
     output: bytes | None = None
     error: Failure | None = None
@@ -84,16 +85,24 @@ class SendSignal(Command[int], frozen=True):
         counts: list[int] = []
         for c in commands:
             rows = tx.rows("select run_id, key from waits where match_hash = ?", [c.match_hash])
-            counts.append(len(end_waits(tx, [WaitEnd(row[0], row[1], c.now, c.data) for row in rows])))
+            counts.append(len(end_waits(tx, [WaitEnd(row[0], row[1], c.match_hash, c.now, c.data) for row in rows])))
         return counts
 
 
 class Horizon(Command[int], frozen=True):
-    """Every transaction whose mark is below this has ended."""
+    """Mark the paths that are new; returns up to which mark all transactions have ended.
+
+    A transaction may have begun after the one that wrote a path, and yet not know it. So the mark is taken here: whoever
+    begins after it sees the path.
+    """
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Horizon]) -> list[int]:
-        return [tx.horizon() for _ in commands]
+        new = tx.rows("select name, path from wait_paths where mark = 0")
+        if new:
+            mark = tx.mark()
+            tx.write("wait_paths", ("name", "path"), ("mark",), [(*path, mark) for path in new])
+        return [tx.horizon()] * len(commands)
 
 
 class Settle(Command[None], frozen=True):
@@ -115,9 +124,15 @@ class Settle(Command[None], frozen=True):
 
 def end_waits(tx: Transaction, ends: Sequence[WaitEnd]) -> set[tuple[str, str]]:
     """End these waits, unless somebody else has, and make their runs due; returns (run, key) of those that ended."""
+    if not ends:
+        return set()
+    # First the runs, as whoever parks, ends or cancels one does: none is parked for a wait that is ended at the same time.
+    condition, ids = tx.any_of("run_id", sorted({end.run_id for end in ends}))
+    tx.rows(f"select run_id from queue where {condition} order by run_id{tx.for_update()}", ids)
     ended: list[WaitEnd] = []
     for end in ends:
-        if tx.rows("delete from waits where run_id = ? and key = ? returning key", [end.run_id, end.key]):
+        sql = "delete from waits where run_id = ? and key = ? and match_hash = ? returning key"
+        if tx.rows(sql, [end.run_id, end.key, end.match_hash]):
             ended.append(end)
     rows = [
         (e.run_id, e.key, "succeeded" if e.error is None else "failed", e.at, e.output, msgspec.json.encode(e.error) if e.error else None)
@@ -147,7 +162,7 @@ def keep_paths(tx: Transaction, paths: Mapping[tuple[str, str], Micros]) -> None
     if not paths:
         return
     known = {(row[0], row[1]) for row in tx.rows("select name, path from wait_paths")}
-    new = [(*path, at, tx.mark(), 0) for path, at in sorted(paths.items()) if path not in known]
+    new = [(*path, at, 0, 0) for path, at in sorted(paths.items()) if path not in known]
     if new:
         tx.insert_new("wait_paths", ("name", "path", "created_at", "mark", "settled"), new)
 
