@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from gateway.cli.output import Json, Limit, Since, earlier
+from gateway.cli.replay import replay
 from gateway.cli.timeline import timeline
 from gateway.errors import InvalidRequest
 
@@ -114,6 +115,9 @@ def cancel(run_id: RunId, as_json: Json = False) -> None:
 def retry(run_id: RunId, as_json: Json = False) -> None:
     """Queue a failed or cancelled run again."""
     _control(run_id, "retry", as_json)
+
+
+app.command()(replay)
 
 
 def _control(run_id: str, verb: str, as_json: bool) -> None:
