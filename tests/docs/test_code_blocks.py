@@ -30,6 +30,14 @@ def test_python_in_the_pages_is_loaded_as_a_module_of_functions_or_providers(blo
         assert str(file) in [sys.modules[getattr(value, "handler", type(value)).__module__].__file__ for value in found.values()]
 
 
+@pytest.mark.parametrize("block", [block for block in blocks("python") if "\ndef test_" in block.text], ids=str)
+def test_the_tests_in_the_pages_pass(block, tmp_path):
+    (tmp_path / "test_block.py").write_text(block.text)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--strict-markers", "-W", "error", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
 @pytest.mark.parametrize("block", blocks("sh"), ids=str)
 def test_every_command_in_the_pages_is_one_with_these_options(block):
     for arguments in commands(block):
