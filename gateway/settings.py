@@ -104,7 +104,7 @@ def load(environ: Mapping[str, str] | None = None, directory: Path | None = None
     values: dict[str, Any] = {}
     for name in fields:
         variable = f"TIDEGATE_{name.upper()}"
-        if name != "sources" and variable in environ:
+        if name != "sources" and environ.get(variable):
             values[name] = _typed(name, environ[variable], variable)
         elif name in table:
             values[name] = _typed(name, table[name], f"{name} in {path.name}")

@@ -89,6 +89,9 @@ def verify(
         body = sys.stdin.buffer.read() if str(body_file) == "-" else body_file.read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{body_file}: {error.strerror}") from None
+    wrong = [text for text in header if not text.partition(":")[0].strip() or ":" not in text]
+    if wrong:
+        raise InvalidRequest(f"--header takes 'Name: value', not {wrong[0]!r}")
     pairs = [(key.strip().lower(), value.strip()) for key, _, value in (text.partition(":") for text in header)]
     inbound = Inbound(method=method, url=url, headers=pairs, body=body)
     verdict = provider.verify(inbound, secret, int(time.time()) if at is None else at)

@@ -62,7 +62,7 @@ class Retention:
         self._telemetry = telemetry
         self._rest = min(_rest(age) for age in (*msgspec.structs.astuple(ages), 0))
         self._stopping = threading.Event()
-        self._held_until = self._keys_due = self._breathed = float("-inf")
+        self._held_until = self._keys_due = self._breathed = self._began = float("-inf")
         self._size = 10
         self._removed: Counter[str] = Counter()
         self._thread = threading.Thread(target=self._run, name="retention", daemon=True)
@@ -88,6 +88,7 @@ class Retention:
     def sweep(self) -> bool:
         """Remove all that is old; False when another process has the duty, or this one is stopped. Raises Unavailable."""
         started, limits = time.monotonic(), cutoffs(self._ages, self._clock())
+        self._began = started
         if not self._take(HELD_SECONDS):
             return False
         self._breathed = started
@@ -129,9 +130,11 @@ class Retention:
         return removed.count
 
     def _breathe(self) -> None:
-        """Pause for longer than was worked since the last time; so the busier the database, the more is left to others."""
-        worked = time.monotonic() - self._breathed
-        if self._stopping.wait(worked * PAUSE_FACTOR):
+        """Pause for longer than was worked since the last time; so the busier the database, the more is left to others. A sweep
+        that lasts until the next one should begin is behind what comes in, and pauses less and less."""
+        now = time.monotonic()
+        worked, late = now - self._breathed, (now - self._began) / self._rest
+        if self._stopping.wait(worked * PAUSE_FACTOR / (1 + late)):
             self._journal.submit(LeaveDuties(self._holder)).result()
             raise _Ended
         self._breathed = time.monotonic()

@@ -16,6 +16,7 @@ from gateway.core.steps import Step
 from gateway.store.database import Database, Transaction
 from gateway.store.journal import Command
 from gateway.store.steps import steps_of
+from gateway.store.waits import lock_queue
 
 FORGET = 3600 * SECOND
 OUTCOMES: Mapping[str, str] = {"succeed": "succeeded", "fail": "failed", "cancel": "cancelled"}
@@ -215,8 +216,9 @@ def _came(tx: Transaction, waiting: Sequence[Finish]) -> set[str]:
     """The runs that must not be parked: a wait has ended since their attempt looked, while the run was held."""
     if not waiting:
         return set()
-    condition, ids = tx.any_of("run_id", sorted({c.run_id for c in waiting}))
-    tx.rows(f"select run_id from queue where {condition}{tx.for_update()}", ids)
+    run_ids = {c.run_id for c in waiting}
+    lock_queue(tx, run_ids)
+    condition, ids = tx.any_of("run_id", sorted(run_ids))
     left = {(row[0], row[1]) for row in tx.rows(f"select run_id, key from waits where {condition}", ids)}
     return {c.run_id for c in waiting if any((c.run_id, key) not in left for key in c.pending)}
 

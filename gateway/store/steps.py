@@ -13,7 +13,7 @@ from gateway.core.steps import Step
 from gateway.store.database import Database, Transaction
 from gateway.store.inbox import Accept
 from gateway.store.journal import Command
-from gateway.store.waits import Wait, register
+from gateway.store.waits import Wait, lock_queue, register
 
 STEP_COLUMNS = (
     "run_id", "key", "kind", "status", "position", "attempts", "started_at", "finished_at", "due_at", "output", "error", "subject",
@@ -132,9 +132,7 @@ def step_of(row: Sequence[Any]) -> Step:
 
 def _mine(tx: Transaction, commands: Sequence[Remember] | Sequence[Dispatch] | Sequence[GiveUp]) -> set[tuple[str, int]]:
     """The holders, as (run, fence), that still are: their queue rows do not change before this is committed."""
-    condition, ids = tx.any_of("run_id", sorted({c.run_id for c in commands}))
-    sql = f"select run_id, fence from queue where {condition} order by run_id{tx.for_update()}"
-    return {(row[0], row[1]) for row in tx.rows(sql, ids)}
+    return set(lock_queue(tx, {c.run_id for c in commands}))
 
 
 def _new_waits(tx: Transaction, commands: Sequence[Remember] | Sequence[Dispatch]) -> list[tuple[str, str, Wait]]:

@@ -4,7 +4,7 @@ arrivals for what waits. Whoever of them, a signal, a child's end or a timeout d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -127,8 +127,7 @@ def end_waits(tx: Transaction, ends: Sequence[WaitEnd]) -> set[tuple[str, str]]:
     if not ends:
         return set()
     # First the runs, as whoever parks, ends or cancels one does: none is parked for a wait that is ended at the same time.
-    condition, ids = tx.any_of("run_id", sorted({end.run_id for end in ends}))
-    tx.rows(f"select run_id from queue where {condition} order by run_id{tx.for_update()}", ids)
+    lock_queue(tx, {end.run_id for end in ends})
     ended: list[WaitEnd] = []
     for end in ends:
         sql = "delete from waits where run_id = ? and key = ? and match_hash = ? returning key"
@@ -143,6 +142,17 @@ def end_waits(tx: Transaction, ends: Sequence[WaitEnd]) -> set[tuple[str, str]]:
     for end in ended:
         tx.rows("update queue set due_at = ?, reason = null where run_id = ? and worker_id is null returning run_id", [end.at, end.run_id])
     return {(end.run_id, end.key) for end in ended}
+
+
+def lock_queue(tx: Transaction, run_ids: Collection[str]) -> list[tuple[str, int]]:
+    """(run, fence) of those of some runs that are live; until this transaction ends nobody else changes their queue rows.
+
+    Whoever touches the waits or steps of runs does this first, and in one order: two of them never wait for each other.
+    """
+    if not run_ids:
+        return []
+    condition, ids = tx.any_of("run_id", sorted(run_ids))
+    return [(row[0], row[1]) for row in tx.rows(f"select run_id, fence from queue where {condition} order by run_id{tx.for_update()}", ids)]
 
 
 def register(tx: Transaction, waits: Sequence[tuple[str, str, Wait]]) -> None:

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.processes import API_KEY, HTTP, post, until
 
 HISTOGRAMS = {"tidegate_webhook_duration_seconds", "tidegate_attempt_duration_seconds", "tidegate_run_wait_seconds"}
-COUNTERS = {"tidegate_webhooks", "tidegate_webhook_refusals", "tidegate_attempts"}
+COUNTERS = {"tidegate_webhooks", "tidegate_webhook_refusals", "tidegate_attempts", "tidegate_retention_rows"}
 GAUGES = {
     "tidegate_store_up", "tidegate_journal_queued", "tidegate_backlog_due", "tidegate_backlog_oldest_due_seconds",
     "tidegate_backlog_waiting", "tidegate_processes",
