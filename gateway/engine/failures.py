@@ -1,4 +1,4 @@
-"""Errors of functions and steps, as they are kept."""
+"""Errors of functions and steps, as they are kept: with the author's frames, and without ours."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import cast
 from gateway.clock import SECOND, Micros, from_datetime
 from gateway.core.outcome import Failure
 from gateway.errors import AuthorError, DeclarationError, NonRetriableError, RetryAfterError, StepError
+from gateway.traces import authors_part
 
 MAX_MESSAGE = 2000
 MAX_TRACEBACK = 8000
@@ -54,4 +55,4 @@ def _trace(error: BaseException) -> str:
     if isinstance(error, AuthorError) and not isinstance(error, NonRetriableError):
         return ""
     frames = traceback.TracebackException.from_exception(error, lookup_lines=True)
-    return clean("".join(frames.format()))[-MAX_TRACEBACK:]
+    return clean(authors_part("".join(frames.format())))[-MAX_TRACEBACK:]
