@@ -124,3 +124,13 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
     """An ended attempt in one line: number, start, end, outcome."""
     took = f"{attempt['started_at']} to {attempt['finished_at']} ({attempt['duration_ms']} ms)"
     return f"attempt {attempt['number']}  {took}  {attempt['outcome']}"
+
+
+def print_error(error: Mapping[str, Any]) -> None:
+    """The message first, then where in the author's code it happened."""
+    from gateway.traces import authors_part
+
+    said = f"{error['type']}: {error['message']}".rstrip(": ")
+    trace = authors_part(error["traceback"])
+    rows = said.split("\n") + (trace.split("\n") if "  File " in trace else [])
+    console.print("\n".join(f"    {row}" for row in rows), markup=False)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sys
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -104,10 +107,12 @@ def replay(
         )
     event = _read(client, f"/events/{run.event_id}", RecordedEvent)
     steps = _read(client, f"/runs/{run_id}/steps", RecordedSteps).data
-    function, handles = _function(client, run.function_id)
+    with contextlib.redirect_stdout(sys.stderr):  # modules and functions may print
+        function, handles = _function(client, run.function_id)
     parent = _read(client, f"/runs/{run.parent_run_id}", RecordedRun) if handles and run.parent_run_id else None
     claimed = _claimed(function, run, event, steps, parent)
-    found = asyncio.run(replayed(function, claimed, _ending(run), _now(run, steps)))
+    with contextlib.redirect_stdout(sys.stderr):
+        found = asyncio.run(replayed(function, claimed, _ending(run), _now(run, steps)))
     if as_json:
         print_json(msgspec.json.encode(found))
     else:
@@ -219,7 +224,7 @@ def _print(found: Replay) -> None:
     from rich.text import Text
     from rich.tree import Tree
 
-    from gateway.cli.output import console
+    from gateway.cli.output import console, print_error
     from gateway.core.steps import CALLS
     from gateway.testing.replay import MEANINGS
 
@@ -232,6 +237,8 @@ def _print(found: Replay) -> None:
         console.print(tree)
     console.print(f"recorded  {_told(found.recorded)}", markup=False)
     console.print(f"today     {_told(found.today)}", markup=False)
+    if found.today.error is not None and found.differences:
+        print_error(asdict(found.today.error))
     for difference in found.differences:
         console.print(Text(f"differs: {difference}", style="red"))
     if not found.differences:

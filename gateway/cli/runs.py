@@ -132,7 +132,7 @@ def _control(run_id: str, verb: str, as_json: bool) -> None:
 
 
 def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
-    from gateway.cli.output import as_text, attempt_line, cell, console
+    from gateway.cli.output import as_text, attempt_line, cell, console, print_error
 
     for field in ("id", "function_id", "status", "reason", "event_id", "event_name", "created_at", "started_at", "finished_at"):
         console.print(f"{field:<12}", cell(run[field]))
@@ -149,9 +149,9 @@ def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[
     for attempt in attempts:
         console.print(attempt_line(attempt), markup=False)
         if attempt["error"]:
-            _print_error(attempt["error"])
+            print_error(attempt["error"])
     if run["error"] and not attempts:
-        _print_error(run["error"])
+        print_error(run["error"])
     if run["status"] in ("failed", "cancelled"):
         console.print(f"Once it is mended, run it again: tidegate runs retry {run['id']}", markup=False)
 
@@ -159,14 +159,3 @@ def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[
 def _progress(progress: dict[str, Any]) -> str:
     of = f" of {progress['total']}" if progress["total"] is not None else ""
     return f"{progress['done']}{of} {progress['message']}".rstrip()
-
-
-def _print_error(error: dict[str, Any]) -> None:
-    """The message first, then where in the author's code it happened."""
-    from gateway.cli.output import console
-    from gateway.traces import authors_part
-
-    said = f"{error['type']}: {error['message']}".rstrip(": ")
-    trace = authors_part(error["traceback"])
-    rows = said.split("\n") + (trace.split("\n") if "  File " in trace else [])
-    console.print("\n".join(f"    {row}" for row in rows), markup=False)

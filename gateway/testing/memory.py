@@ -25,6 +25,7 @@ from gateway.testing.supplies import Supply
 from gateway.testing.trace import Sent
 
 MAX_RUNS = 1000
+MAX_STEPS = 10_000
 
 
 class Memory:
@@ -84,6 +85,8 @@ class Memory:
 
     async def _keep(self, run: Run, operation: Operation) -> None:
         step = operation.step
+        if len(run.steps) >= MAX_STEPS:
+            raise Stuck(f"the run of {run.function.id!r} has {MAX_STEPS:,} steps, the last {step.key!r}: is there a loop without an end?")
         if step.kind not in ("run", "invoke"):
             self._stubs.refuse(step.key, step.kind)
         match operation:

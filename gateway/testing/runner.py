@@ -176,7 +176,9 @@ def _unused(given: Sequence[Supply], asked: set[str]) -> Iterator[str]:
     for supply in given:
         if supply.used or (supply.at is not None and supply.shown in asked):
             continue
-        hint = "" if supply.at is not None else "; what nobody waits for arrives only at a time: after(…)"
+        hint = "" if supply.at is not None else "; what no step waits for arrives only at a time: after(…)"
+        if supply.shown in asked:
+            hint = ", and it did not fit, or another one that fitted had come before: that ends every wait of the run that it fits"
         known = "only " + ", ".join(sorted(asked)) if asked else "nothing"
         yield f"the {supply.shown} was not used: {known} was waited for{hint}"
 
@@ -185,7 +187,8 @@ def _trace(
     run: Run, runs: tuple[Trace[Any], ...], stubs: Stubs, unused: tuple[str, ...] = (), skip_reason: str | None = None
 ) -> Trace[Any]:
     ending = run.ending
-    finished_at = run.created_at if run.finished_at is None else run.finished_at
+    started_at = run.created_at if run.started_at is None else run.started_at
+    finished_at = started_at if run.finished_at is None else run.finished_at
     return Trace(
         function_id=run.function.id,
         run_id=run.id,
@@ -196,7 +199,7 @@ def _trace(
         sent=tuple(run.sent),
         logs=tuple(Logged(level=one.level, message=one.message, attempt=one.attempt, at=to_datetime(one.at)) for one in run.said),
         progress=tuple(run.progress),
-        started_at=to_datetime(run.created_at if run.started_at is None else run.started_at),
+        started_at=to_datetime(started_at),
         finished_at=to_datetime(finished_at),
         skip_reason=skip_reason,
         runs=runs,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import asyncio
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -104,14 +104,16 @@ class Stubs:
         return give
 
     def _watched(self, stub: Callable[..., Any]) -> Callable[..., Any]:
-        """A callable whose failed assertion is one of the test, and no error to try again."""
+        """A callable whose failed assertion, or `pytest.fail`, is one of the test, and no error to try again."""
 
-        @functools.wraps(stub)
         async def call(*args: Any, **kwargs: Any) -> Any:
             try:
                 return await Work(stub, args, kwargs)()
-            except AssertionError as error:
-                self.broken = error
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                if isinstance(error, AssertionError) or not isinstance(error, Exception):
+                    self.broken = error
                 raise
 
         return call

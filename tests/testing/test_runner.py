@@ -7,6 +7,7 @@ import random
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -153,6 +154,26 @@ def test_a_failed_assertion_in_a_stub_fails_the_test_and_is_not_tried_again():
     with pytest.raises(AssertionError, match="wrong order"):
         run(f, {}, steps={"ship": ship})
     assert calls == [1]
+
+
+def test_pytest_fail_in_a_stub_fails_the_test():
+    @function(on="a/b")
+    async def f(ctx: Context[Event]) -> None:
+        await ctx.step.run("ship", forbidden, 1)
+
+    with pytest.raises(pytest.fail.Exception, match="not this one"):
+        run(f, {}, steps={"ship": lambda _: pytest.fail("not this one")})
+
+
+def test_a_mock_is_a_stub_that_tells_what_it_was_called_with():
+    @function(on="a/b")
+    async def f(ctx: Context[Event]) -> list[Order]:
+        return [await ctx.step.run("plain", forbidden, 1), await ctx.step.run("async", forbidden, 2)]
+
+    plain, coroutine = Mock(return_value={"id": 3}), AsyncMock(return_value={"id": 4})
+    assert run(f, {}, steps={"plain": plain, "async": coroutine}).output == [Order(3), Order(4)]
+    plain.assert_called_once_with(1)
+    coroutine.assert_awaited_once_with(2)
 
 
 def test_a_stub_stands_for_every_use_of_an_id_and_a_nearer_one_goes_first():
@@ -483,6 +504,33 @@ def test_a_loop_without_an_end_is_told():
 
     with pytest.raises(Stuck, match="has gone on 1000 times"):
         run(f, {})
+
+
+def test_a_loop_that_gets_one_event_for_ever_is_told():
+    @function(on="a/b")
+    async def f(ctx: Context[Event]) -> None:
+        while True:
+            await ctx.step.wait_for_event("next", "chat/said")
+
+    with pytest.raises(Stuck, match="has 10,000 steps, the last 'next#10001'"):
+        run(f, {}, events=[new_event("chat/said")])
+
+
+def test_an_event_that_came_after_another_of_its_name_is_told_why_it_was_not_used():
+    @function(on="a/b")
+    async def f(ctx: Context[Event]) -> list[object]:
+        return [(await ctx.step.wait_for_event(name, "chat/said")).data for name in ("one", "two")]
+
+    with pytest.raises(Unused, match="another one that fitted had come before"):
+        run(f, {}, events=[new_event("chat/said", 1), new_event("chat/said", 2)])
+
+
+def test_printed_it_is_a_timeline():
+    trace = run(fulfil, steps={"load": in_turn(TimeoutError("slow"), Order(1))}, events=[after(OrderShipped.new({"id": 2}), days=4)])
+    shown = str(trace)
+    for part in ("load  step.run  succeeded  (stubbed)", "try 1 failed: TimeoutError: slow", "shipped  step.wait_for_event order/shipped"):
+        assert part in shown
+    assert "attempt 1 failed: NonRetriableError: never shipped" in shown
 
 
 def test_a_step_that_was_never_reached_is_named_with_those_that_were():
