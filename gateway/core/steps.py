@@ -56,7 +56,8 @@ class NewEvent(msgspec.Struct, frozen=True):
 class Condition(msgspec.Struct, frozen=True):
     """Which event a wait is for: one named `name` whose value at `path` hashes to `hash`, and for which `if_` is true.
 
-    `variables` are what `if_` knows besides `async`, the event that arrives. An empty path: any event of the name.
+    `variables` are what `if_` knows besides `async`, the event that arrives. An empty path: any event of the name. `exclude`:
+    ids of events that it is not for, because the run has had them.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Condition(msgspec.Struct, frozen=True):
     hash: bytes
     if_: str | None = None
     variables: Mapping[str, Any] | None = None
+    exclude: tuple[str, ...] = ()
 
 
 class StepEnded(msgspec.Struct, frozen=True):

@@ -22,6 +22,12 @@ from gateway.sdk.step import Options, Work
 
 MAX_ID = 200
 
+
+class _Identified(msgspec.Struct):
+    id: str
+
+
+_identified = msgspec.json.Decoder(_Identified).decode
 _inside: ContextVar[str | None] = ContextVar("tidegate_step", default=None)
 
 
@@ -122,11 +128,17 @@ class RunLedger:
                 condition = on_match(name, match, variables)
             else:
                 condition = on_expression(name, if_, variables) if if_ is not None else any_event(name)
+            condition = msgspec.structs.replace(condition, exclude=self._had(name))
             made = step or self._waiting(key, "event", name, seconds)
             # An attempt that died between its commit and its look must look again.
             with self._branches.busy():
                 step = await self._commit(WaitEvent(made, condition))
         return await self._come(step)
+
+    def _had(self, name: str) -> tuple[str, ...]:
+        """The run's own event, and those of this name that it has waited for: in a loop, each wait gets another one."""
+        outputs = [step.output for step in self._known.values() if step.kind == "event" and step.subject == name and step.output]
+        return (self._call.run.event_id, *(_identified(output).id for output in outputs))
 
     async def signal(self, id: str, signal: str, seconds: float | None) -> bytes | None:
         key, step = self._take(id, "signal")

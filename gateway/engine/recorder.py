@@ -139,7 +139,7 @@ class Recorder:
 def matches(wait: Wait, row: Mapping[str, Any]) -> bool:
     """Whether a wait is for an event, given as a row of `Lookups.events`."""
     condition = wait.condition
-    if condition is None or row["name"] != condition.name or row["received_at"] <= wait.since:
+    if condition is None or row["name"] != condition.name or row["id"] in condition.exclude or row["received_at"] <= wait.since:
         return False
     if wait.until is not None and row["received_at"] > wait.until:
         return False

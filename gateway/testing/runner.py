@@ -178,7 +178,7 @@ def _unused(given: Sequence[Supply], asked: set[str]) -> Iterator[str]:
             continue
         hint = "" if supply.at is not None else "; what no step waits for arrives only at a time: after(…)"
         if supply.shown in asked:
-            hint = ", and it did not fit, or another one that fitted had come before: that ends every wait of the run that it fits"
+            hint = ", and it did not fit, or another one that fitted had come before"
         known = "only " + ", ".join(sorted(asked)) if asked else "nothing"
         yield f"the {supply.shown} was not used: {known} was waited for{hint}"
 

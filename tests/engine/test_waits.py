@@ -106,6 +106,25 @@ async def test_the_event_that_triggered_a_run_is_not_what_it_waits_for(store):
 
 
 @in_loop
+async def test_waits_in_a_loop_get_every_event_once(store):
+    @function(on="a/b")
+    async def f(ctx: Context) -> list:
+        found = []
+        while len(found) < 5:
+            event = await ctx.step.wait_for_event("next", "order/shipped", match="data.order_id")
+            found.append(event.data["n"])
+        return found
+
+    lab = Lab(store, f)
+    async with lab.working():
+        [run_id] = await lab.send("a/b", {"order_id": 1})
+        await lab.parked(run_id, "event")
+        for n in range(5):
+            await lab.send("order/shipped", {"order_id": 1, "n": n})
+        assert sorted((await lab.ended(run_id))["output"]) == [0, 1, 2, 3, 4]
+
+
+@in_loop
 async def test_a_value_that_the_own_event_lacks_fails_the_run_and_says_so(store):
     @function(on="a/b")
     async def f(ctx: Context) -> None:
