@@ -16,7 +16,7 @@ _HEADING = "Traceback (most recent call last):"
 def authors_part(trace: str) -> str:
     """A formatted traceback without our frames; a heading that is left without frames goes too."""
     lines = list(_without_ours(trace.splitlines()))
-    following = [*lines[1:], ""]
+    following = [*lines[1:], ""][: len(lines)]
     kept = [line for line, next_ in zip(lines, following, strict=True) if line != _HEADING or next_.startswith("  ")]
     return "\n".join(kept).strip("\n")
 

@@ -25,7 +25,7 @@ Progress = tuple[int, int | None, str]
 
 @dataclass(slots=True)
 class Held:
-    """One attempt. `let_go`: the worker has stopped it, because it must not go on."""
+    """One attempt. `let_go`: the worker has stopped it, because it must not go on; `cancelled`: because the run is final."""
 
     run: Claimed
     spec: FunctionSpec
@@ -34,6 +34,7 @@ class Held:
     task: asyncio.Task[None] | None = None
     ending: bool = False
     let_go: bool = False
+    cancelled: bool = False
     progress: Progress | None = None
     shown_at: float = 0.0
 

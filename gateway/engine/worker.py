@@ -244,13 +244,15 @@ class Worker:
         facts: dict[str, Any] = {"run": finish.run_id, "attempt": finish.number, "move": decision.move}
         if done.exception() is not None:
             self._telemetry.emit("run.commit_failed", **facts, error=repr(done.exception()))
-        elif not done.result():
-            self._telemetry.emit("run.lease_lost", **facts)
-            self._keep(finish.logs)
-        elif held is not None:
+        elif held is not None and (done.result() or held.cancelled):
             facts |= {"function": held.spec.id, "duration_us": finish.finished_at - finish.started_at}
+            facts["move"] = decision.move if done.result() else "cancel"
             error = decision.error
             self._telemetry.emit("run.ended", **facts, error=f"{error.type}: {error.message}" if error else None)
+        else:
+            self._telemetry.emit("run.lease_lost", **facts)
+        if not done.exception() and not done.result():
+            self._keep(finish.logs)
         sooner = decision.due_at is not None and (decision.due_at < self._planned or bool(finish.pending))
         if finish.tell or decision.move in ("fail", "cancel"):
             self._resolver.wake()
@@ -298,6 +300,7 @@ class Worker:
                 held_now = await asyncio.to_thread(fences, self._database, [held.run.run_id for held in before])
                 for held in before:
                     if not held.ending and held_now.get(held.run.run_id) != held.run.fence:
+                        held.cancelled = held.run.run_id not in held_now
                         held.cancel()
 
     # What the lease asks of its holder.

@@ -48,7 +48,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "worker.abandoned": ("error", "a function blocked the event loop for a lease; worker restarts"),
     "run.started": ("debug", "run started"),
     "run.ended": ("warning", "run failed"),
-    "run.lease_lost": ("warning", "run has another holder; result dropped"),
+    "run.lease_lost": ("warning", "run was cancelled, or has another holder; result dropped"),
     "run.commit_failed": ("error", "result could not be kept"),
     "retention.swept": ("info", "what was old is removed"),
     "functions.published": ("info", "functions published"),

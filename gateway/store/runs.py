@@ -373,8 +373,8 @@ class Retire(Command[None], frozen=True):
 
 
 def fences(database: Database, run_ids: Sequence[str]) -> dict[str, int]:
-    """The fences of those of some runs that are live and held."""
+    """The fences of those of some runs that are live."""
     if not run_ids:
         return {}
-    sql = f"select run_id, fence from queue where worker_id is not null and run_id in ({', '.join('?' * len(run_ids))})"
+    sql = f"select run_id, fence from queue where run_id in ({', '.join('?' * len(run_ids))})"
     return {row["run_id"]: row["fence"] for row in database.read(sql, run_ids)}

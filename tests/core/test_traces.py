@@ -28,3 +28,7 @@ def test_where_a_syntax_error_is_stays():
     place = '  File "/srv/functions/mine.py", line 1\n    def broken(:\n               ^\n'
     frozen = '  File "<frozen importlib._bootstrap_external>", line 936, in exec_module\n'
     assert authors_part(f"{HEADING}{frozen}{place}SyntaxError: invalid syntax") == f"{HEADING}{place}SyntaxError: invalid syntax"
+
+
+def test_of_no_traceback_nothing_is_left():
+    assert authors_part("") == ""

@@ -243,10 +243,9 @@ async def test_a_cancelled_run_stops_at_its_next_await_or_step_within_a_second_a
         for run_id in runs:
             assert await lab.commit(CancelRun(run_id, lab.clock()))
         await lab.until(lambda: "async" in stopped, seconds=2)
-        await lab.until(lambda: any(name == "run.lease_lost" for name, _ in lab.facts))
+        await lab.until(lambda: [facts["move"] for name, facts in lab.facts if name == "run.ended"] == ["cancel"] * 2)
         threads.set()
         await lab.until(lambda: "sync" in stopped)
-        await lab.until(lambda: len([name for name, _ in lab.facts if name == "run.lease_lost"]) == 2)
     assert sorted(stopped) == ["async", "sync"]
     assert [lab.run(run_id)["status"] for run_id in runs] == ["cancelled"] * 2
     assert [row["outcome"] for row in store.reads.attempts(runs)] == ["cancelled"] * 2
