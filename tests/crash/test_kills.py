@@ -81,6 +81,49 @@ def test_g6_a_worker_paused_past_its_lease_and_resumed_writes_nothing(tmp_path):
         assert [attempt["outcome"] for attempt in attempts] == ["lease_lost", "succeeded"]
 
 
+STEPPER = """
+import asyncio, os
+from gateway import Context, function
+
+def note(what: str) -> str:
+    file = os.open("effects", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(file, f"{what} {os.getpid()}\\n".encode())
+    os.close(file)
+    return f"{os.getpid()}"
+
+async def slowly(what: str) -> str:
+    note(what)
+    await asyncio.sleep(2)
+    return note("end of " + what)
+
+@function(on="own/steps")
+async def stepper(ctx: Context) -> list[str]:
+    step = ctx.step
+    return [await step.run("first", note, "first"), await step.run("slow", slowly, "slow"), await step.run("last", note, "last")]
+"""
+
+
+def test_g5_g6_a_worker_stopped_in_a_step_past_its_lease_and_resumed_does_not_get_its_result_in(tmp_path):
+    with site(tmp_path, functions=STEPPER) as made:
+        made.run("migrate")
+        first = made.start("worker")
+        made.start("gateway")
+        made.wait_ready()
+        until(lambda: made.get("/functions")["data"])
+        event_id = send(made, "own/steps")
+        effects = made.folder / "effects"
+        until(lambda: effects.exists() and "slow" in effects.read_text())
+        os.kill(first.pid, signal.SIGSTOP)
+        second = made.start("worker")
+        until(lambda: effects.read_text().count("\nslow") == 2)
+        os.kill(first.pid, signal.SIGCONT)
+        until(lambda: delivery(made, event_id)["status"] == "succeeded")
+        run = made.get(f"/runs/{delivery(made, event_id)['run_id']}")
+        assert run["output"] == [str(first.pid), str(second.pid), str(second.pid)]
+        lines = effects.read_text().split("\n")
+        assert [line for line in lines if line.startswith(("first", "last"))] == [f"first {first.pid}", f"last {second.pid}"]
+
+
 def test_g9_a_function_that_blocks_or_kills_its_worker_cannot_stop_the_others(tmp_path):
     with site(tmp_path, functions=SLEEPER) as made:
         made.start("serve")

@@ -287,7 +287,7 @@ def test_g5_commands_of_steps_and_waits_repeated_after_their_answer_got_lost_cha
     signal, match = waiting(run, now), any_event("c/d").hash
     elsewhere = waiting(run, now, "event")
     awaited = Remember(run.run_id, run.fence, Step("e", "event", "waiting", 5, 0, now), True, wait=elsewhere.wait)
-    for command in (
+    commands = (
         signal,
         awaited,
         Remember(run.run_id, run.fence, failed, True, Try(1, now, now, Failure("E", "no"))),
@@ -302,8 +302,11 @@ def test_g5_commands_of_steps_and_waits_repeated_after_their_answer_got_lost_cha
         GiveUp(run.run_id, run.fence, Step("i", "invoke", "failed", 4, 0, now, finished_at=now, error=Failure("TimeoutError", "late"))),
         Dispatch(run.run_id, run.fence, invoked, (Accept(child, (delivery,)),), wait=Wait("invoke", b"i" * 16, now, None)),
         CancelRun(run.run_id, now + 3),
-    ):
+    )
+    once: dict = {}
+    for n, command in enumerate(commands):
         store.do(command)
+        assert command not in commands[:n] or contents(store) == once, "repeated when what it waits for has come"
         once = contents(store)
         store.do(command)
         assert contents(store) == once, command
