@@ -79,7 +79,8 @@ class Worker:
         self._resolver = Resolver(journal, database, self._offered, self._recorder, telemetry, clock)
         self._lookups = Lookups(database)
         self._lease = Lease(id, journal, self, clock, telemetry, lease_seconds)
-        self._held: dict[str, Held] = {}
+        # By run and fence: a run that was cancelled and retried may be back before its first attempt has let go.
+        self._held: dict[tuple[str, int], Held] = {}
         self._running = 0
         self._more = False
         self._planned: Micros = 0
@@ -152,7 +153,7 @@ class Worker:
     def _start(self, run: Claimed) -> None:
         log = RunLog(run.run_id, run.fence, run.attempt, self._clock)
         held = Held(run, self._specs[run.function_id], self._clock(), log)
-        self._held[run.run_id] = held
+        self._held[run.run_id, run.fence] = held
         self._running += 1
         held.task = asyncio.create_task(self._attempt(held), name=f"{run.function_id} {run.run_id}")
 
@@ -231,7 +232,7 @@ class Worker:
         future.add_done_callback(lambda done: self._ended(finish, done))
 
     def _commit_unless_stopped(self, finish: Finish) -> None:
-        if finish.run_id in self._held:
+        if (finish.run_id, finish.fence) in self._held:
             self._commit(finish)
 
     def _ended(self, finish: Finish, done: asyncio.Future[bool]) -> None:
@@ -239,7 +240,7 @@ class Worker:
             # The outcome is known and the fence tells whether it may still be written: keep trying until it was answered.
             self._loop.call_later(POLL_SECONDS, self._commit_unless_stopped, finish)
             return
-        held = self._held.pop(finish.run_id, None)
+        held = self._held.pop((finish.run_id, finish.fence), None)
         decision = finish.decision
         facts: dict[str, Any] = {"run": finish.run_id, "attempt": finish.number, "move": decision.move}
         if done.exception() is not None:
@@ -308,11 +309,11 @@ class Worker:
     def compare(self, holding: dict[str, int]) -> None:
         """Give back runs that the database says are ours and that we know nothing of: the claim's answer got lost."""
         for run_id, fence in holding.items():
-            if run_id not in self._held:
+            if (run_id, fence) not in self._held:
                 self._loop.call_later(self._lease_seconds / 3, self._give_back_stranger, run_id, fence)
 
     def _give_back_stranger(self, run_id: str, fence: int) -> None:
-        if run_id not in self._held and not self._stopping.is_set():
+        if (run_id, fence) not in self._held and not self._stopping.is_set():
             with contextlib.suppress(Unavailable):
                 self._journal.submit(GiveBack(run_id, fence, self.id, self._clock()))
 

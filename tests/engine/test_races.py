@@ -197,7 +197,7 @@ async def test_g5_steps_committed_before_a_cancellation_are_not_done_again_after
 
     async def work(n: int) -> int:
         done[n] += 1
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.003)
         return n
 
     @function(on="a/b")
