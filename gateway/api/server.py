@@ -25,7 +25,7 @@ DRAIN_SECONDS = 10
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection: a request's line and headers arrive within HEAD_SECONDS and MAX_HEAD_BYTES, or it ends."""
+    """One connection: what of a request is no body arrives within HEAD_SECONDS and MAX_HEAD_BYTES, or it ends."""
 
     def __init__(self, door: Door, **rest: Any) -> None:
         super().__init__(**rest)
@@ -33,7 +33,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.head_since: float | None = self.loop.time()
-        self.head_bytes = 0
+        self.beside_body = 0
         super().connection_made(cast(asyncio.Transport, _Coalesced(transport, self.loop)))
 
     def on_message_begin(self) -> None:
@@ -41,17 +41,29 @@ class Protocol(HttpToolsProtocol):
         if self.head_since is None:
             self.head_since = self.loop.time()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes after a chunked body is no header: nothing there may sign or authorise, and nothing is kept.
+        if self.head_since is not None:
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self.head_since, self.head_bytes = None, 0
+        self.head_since, self.beside_body = None, 0
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self.beside_body = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self.beside_body = 0
+        super().on_message_complete()
+
     def data_received(self, data: bytes) -> None:
-        was_in_head = self.head_since is not None
+        """Bytes of a request, of which heads, chunk extensions and trailers are bounded: the body's are where it is read."""
+        self.beside_body += len(data)
         super().data_received(data)
-        if was_in_head and self.head_since is not None:
-            self.head_bytes += len(data)
-            if self.head_bytes > MAX_HEAD_BYTES:
-                self.refuse("headers_too_large")
+        if self.beside_body > MAX_HEAD_BYTES:
+            self.refuse("headers_too_large")
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if not cycle.scope["path"].startswith(PREFIX):

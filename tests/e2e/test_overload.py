@@ -6,8 +6,9 @@ import socket
 import time
 
 import httpx
+import pytest
 
-from tests.processes import post, site, stripe_delivery
+from tests.processes import API_KEY, post, site, stripe_delivery
 
 
 def test_g10_bodies_that_never_end_fill_no_memory_and_good_webhooks_pass(tmp_path):
@@ -52,3 +53,40 @@ def test_g10_a_flood_of_forgeries_is_answered_late_and_good_webhooks_are_not(tmp
             assert min(seconds for _, seconds in answered[2:]) >= 0.1
             assert post(made.url(), "evt_good", client).status_code == 200
         assert len(made.get("/requests?status=quarantined")["data"]) == 2
+
+
+ENDLESS = {
+    "many": b"aaaaaaaa: b\r\n" * 5000,
+    "one": b"a" * 100_000,
+    "an extension of a chunk": b"5;" + b"a" * 100_000,
+}
+
+
+@pytest.mark.parametrize("what", ENDLESS)
+@pytest.mark.parametrize("path", ["/nowhere", "/webhooks/stripe"])
+def test_g10_trailers_that_never_end_are_ended(tight, what, path):
+    last_chunk = b"" if what.startswith("an ext") else b"0\r\na: " if what == "one" else b"0\r\n"
+    with socket.create_connection(("127.0.0.1", tight.port), timeout=5) as sender:
+        sender.sendall(b"POST %b HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" % path.encode() + last_chunk)
+        with pytest.raises(ConnectionError):
+            sender.sendall(ENDLESS[what] * 500)
+
+
+def trailed(path: str, body: bytes, trailers: dict[str, str]) -> bytes:
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n{len(body):x}\r\n".encode()
+    return head + body + b"\r\n0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in trailers.items()).encode() + b"\r\n"
+
+
+def test_g7_a_signature_or_a_key_after_the_body_counts_for_nothing(tight):
+    body, headers = stripe_delivery("evt_trailed")
+    with socket.create_connection(("127.0.0.1", tight.port), timeout=5) as sender:
+        for path, trailers in (
+            ("/webhooks/stripe", headers),
+            ("/api/v1/events", {"Authorization": f"Bearer {API_KEY}"}),
+            ("/webhooks/stripe", headers),
+        ):
+            sender.sendall(trailed(path, body, trailers))
+            answer = sender.recv(4096)
+            assert answer.startswith(b"HTTP/1.1 401 "), answer
+        sender.sendall(f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\n\r\n".encode())
+        assert sender.recv(4096).startswith(b"HTTP/1.1 200 ")
