@@ -17,13 +17,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from gateway.errors import AuthorError
-from gateway.sdk.function import DECLARED, Function
+from gateway.sdk.function import DECLARED, CancelOn, Function, Idempotency, Timeouts
 from gateway.sdk.function import function as declare_function
 from gateway.sdk.provider import Provider
+from gateway.sdk.scheme import Hmac, Items
 from gateway.traces import authors_part
+
+# What authors call with options by name: a misspelled one is told with the one that was meant.
+WITH_OPTIONS: dict[str, Any] = {kind.__name__: kind for kind in (CancelOn, Hmac, Idempotency, Items, Timeouts)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +41,48 @@ class Broken:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """What was found. `places` are the folders that were looked through."""
+    """What was found. `places`: the folders that were looked through. `idle`: modules in them that declare nothing."""
 
     providers: dict[str, Provider] = field(default_factory=dict[str, Provider])
     functions: dict[str, Function[Any]] = field(default_factory=dict[str, Function[Any]])
     broken: list[Broken] = field(default_factory=list[Broken])
     places: list[str] = field(default_factory=list[str])
+    idle: list[str] = field(default_factory=list[str])
+
+
+class Origin(NamedTuple):
+    """Where something is declared: the file, and the line or class in it."""
+
+    file: str
+    part: str
 
 
 def load_providers(folders: Sequence[Path] = ()) -> Registry:
     """Every provider found."""
     registry = Registry()
-    origins: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
     for module in _modules("providers", folders, registry):
-        for value in list(vars(module).values()):
-            if isinstance(value, type) and issubclass(value, Provider) and value.__module__ == module.__name__:
-                _add_provider(value, module, registry, origins)
+        kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Provider)]
+        own = dict.fromkeys(kind for kind in kinds if kind.__module__ == module.__name__)
+        if not own:
+            registry.idle.append(_file(module))
+        for kind in own:
+            _add_provider(kind, module, registry, origins)
     return registry
 
 
 def load_functions(folders: Sequence[Path] = ()) -> Registry:
     """Every function found."""
     registry = Registry()
-    origins: dict[str, str] = {}
+    origins: dict[str, Origin] = {}
     for module in _modules("functions", folders, registry):
-        for function in vars(module).get(DECLARED, []):
+        declared: list[Function[Any]] = vars(module).get(DECLARED, [])
+        if not declared:
+            registry.idle.append(_file(module))
+        for function in declared:
             for found in filter(None, (function, function.failure)):
-                if _free("function", found.spec.queued_as, module, registry, origins):
+                here = Origin(_file(module), f"line {found.spec.origin.rpartition(':')[2]}")
+                if _free("function", found.spec.queued_as, here, registry, origins):
                     registry.functions[found.spec.queued_as] = found
     return registry
 
@@ -75,31 +94,32 @@ def shown(path: str) -> str:
     return path
 
 
-def _add_provider(kind: type[Provider], module: ModuleType, registry: Registry, origins: dict[str, str]) -> None:
+def _add_provider(kind: type[Provider], module: ModuleType, registry: Registry, origins: dict[str, Origin]) -> None:
+    here = Origin(_file(module), f"class {kind.__name__}")
     try:
         provider = kind()
     except Exception as error:
-        message = f"provider {kind.__name__}: {_said(error)}"
-        registry.broken.append(Broken(_file(module), message, authors_part(traceback.format_exc())))
+        registry.broken.append(Broken(here.file, f"{here.part}: {_said(error)}", authors_part(traceback.format_exc())))
         return
     # A file that bears the provider's name is its home: a newcomer that takes the name does not push it out.
-    at_home = Path(_file(module)).stem.replace("_", "-") == provider.name
-    if at_home and provider.name in origins:
-        message = f"provider {provider.name!r} is also declared in {shown(_file(module))}, which is kept; give one another name"
-        registry.broken.append(Broken(origins.pop(provider.name), message))
-    if _free("provider", provider.name, module, registry, origins):
+    at_home = Path(here.file).stem.replace("_", "-") == provider.name
+    if at_home and provider.name in origins and origins[provider.name].file != here.file:
+        _refuse_second("provider", provider.name, origins.pop(provider.name), here, registry)
+    if _free("provider", provider.name, here, registry, origins):
         registry.providers[provider.name] = provider
 
 
-def _free(noun: str, name: str, module: ModuleType, registry: Registry, origins: dict[str, str]) -> bool:
-    if name in origins:
-        twice = origins[name] == _file(module)
-        where = "declared twice in this file; the first" if twice else f"also declared in {shown(origins[name])}, which"
-        message = f"{noun} {name!r} is {where} is kept; give one of them another name"
-        registry.broken.append(Broken(_file(module), message))
-        return False
-    origins[name] = _file(module)
-    return True
+def _free(noun: str, name: str, here: Origin, registry: Registry, origins: dict[str, Origin]) -> bool:
+    kept = origins.setdefault(name, here)
+    if kept is not here:
+        _refuse_second(noun, name, here, kept, registry)
+    return kept is here
+
+
+def _refuse_second(noun: str, name: str, left_out: Origin, kept: Origin, registry: Registry) -> None:
+    where = "" if kept.file == left_out.file else f"{shown(kept.file)}, "
+    message = f"{left_out.part}: {noun} {name!r} is also declared in {where}{kept.part}, which is kept; give one of them another name"
+    registry.broken.append(Broken(left_out.file, message))
 
 
 def _modules(package: str, folders: Sequence[Path], registry: Registry) -> Iterator[ModuleType]:
@@ -117,10 +137,11 @@ def _said(error: Exception) -> str:
     first = str(error).partition("\n")[0]
     if isinstance(error, AuthorError):
         return first
-    unknown = re.search(r"^function\(\) got an unexpected keyword argument '(\w+)'", first)
-    if unknown:
-        near = difflib.get_close_matches(unknown[1], inspect.signature(declare_function).parameters, 1)
-        return f"@function takes no `{unknown[1]}`{f'; did you mean `{near[0]}`?' if near else ''}"
+    unknown = re.search(r"^(?:function|(\w+)\.__init__)\(\) got an unexpected keyword argument '(\w+)'", first)
+    if unknown and (unknown[1] is None or unknown[1] in WITH_OPTIONS):
+        taker = WITH_OPTIONS.get(unknown[1], declare_function)
+        near = difflib.get_close_matches(unknown[2], inspect.signature(taker).parameters, 1)
+        return f"{unknown[1] or '@function'} takes no `{unknown[2]}`{f'; did you mean `{near[0]}`?' if near else ''}"
     if first.startswith("function() takes 0 positional arguments"):
         return "@function needs to be told what to listen to: @function(on=…)"
     return f"{type(error).__name__}: {first}"

@@ -14,6 +14,7 @@ import httpx
 import typer
 
 from gateway.cli.client import own_key
+from gateway.cli.functions import triggers
 from gateway.settings import Settings
 
 WAIT_SECONDS = 30.0
@@ -43,7 +44,7 @@ def _lines(settings: Settings, ready: dict[str, Any], sources: list[dict[str, An
     out += [f"  source    {source['name']:<24} {source['url']}   ({source['origin']})" for source in sources]
     if not sources:
         out.append(f"  No sources yet. Make one in another terminal: {_command()} sources add stripe")
-    out += [f"  function  {found['id']:<24} on {', '.join(found['on'])}   ({found['origin']})" for found in functions]
+    out += [f"  function  {found['id']:<24} {'on ' if found['on'] else ''}{triggers(found)}   ({found['origin']})" for found in functions]
     if not functions:
         out.append("  No functions yet. Write one: functions/mine.py")
     out += [f"  LEFT OUT  {found['file']}: {found['message']}" for found in ready.get("broken", [])]

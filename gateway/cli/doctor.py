@@ -38,6 +38,9 @@ def _modules(settings: Settings) -> Iterator[Finding]:
     yield True, f"{len(providers.providers)} providers, {len(functions.functions)} functions"
     for found in [*providers.broken, *functions.broken]:
         yield False, f"{shown(found.file)}: {found.message}"
+    for noun, registry in (("provider", providers), ("function", functions)):
+        for file in registry.idle:
+            yield True, f"{shown(file)} declares no {noun}; if it only serves other modules, put a `_` before its name"
     for source in settings.sources:
         place, provider = f"source {source.name} ({source.origin})", providers.providers.get(source.provider)
         faults = [fault for text in source.secrets if provider and (fault := fault_of(provider.scheme, text))]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +26,7 @@ def functions(context: typer.Context, as_json: Json = False) -> None:
 
     columns = {
         "ID": "id",
-        "ON": "on",
+        "ON": "triggers",
         "IF": "if",
         "RETRIES": "retries",
         "TIMEOUT MS": "timeout_ms",
@@ -36,7 +37,14 @@ def functions(context: typer.Context, as_json: Json = False) -> None:
     if as_json:
         print_json(found)
     else:
-        print_list(found, columns, "No functions yet. Write one: functions/mine.py")
+        rows = [{**row, "triggers": triggers(row)} for row in found["data"]]
+        print_list({"data": rows}, columns, "No functions yet. Write one: functions/mine.py")
+
+
+def triggers(function: Mapping[str, Any]) -> str:
+    """What a function listens to; or else who runs it."""
+    failing = function["id"].removesuffix(".on-failure")
+    return ", ".join(function["on"]) or ("when invoked" if failing == function["id"] else f"when {failing} fails")
 
 
 @app.command()

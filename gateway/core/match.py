@@ -32,23 +32,23 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
 
 
 @lru_cache(maxsize=1000)
-def compile_condition(source: str, variables: tuple[str, ...] = ("event",)) -> Any:
-    """A CEL program over events. Raises DeclarationError, naming what is wrong, when it is not one."""
+def compile_condition(source: str, variables: tuple[str, ...] = ("event",), option: str = "if_") -> Any:
+    """A CEL program over events. Raises DeclarationError, naming what is wrong in which `option`, when it is not one."""
     try:
         import cel  # it brings a command line of its own along, which takes 15 MB
 
         program = cel.compile(source)
         used = set(program.variables())
     except Exception as error:
-        raise DeclarationError(f"`if_` is not a valid CEL expression: {source!r}: {error}") from None
+        raise DeclarationError(f"`{option}` is not a valid CEL expression: {source!r}: {error}") from None
     unknown = sorted(used - {*variables, *_BOUND.findall(source)})
     if unknown:
-        raise DeclarationError(f"`if_` knows no variable `{unknown[0]}`, only {' and '.join(f'`{v}`' for v in variables)}: {source!r}")
+        raise DeclarationError(f"`{option}` knows no variable `{unknown[0]}`, only {' and '.join(f'`{v}`' for v in variables)}: {source!r}")
     members = [name for name in re.findall(rf"\b(?:{'|'.join(variables)})\.(\w+)", source) if name not in MEMBERS]
     if members:
-        raise DeclarationError(f"`if_`: an event has {', '.join(MEMBERS)}, but no `{members[0]}`: {source!r}")
+        raise DeclarationError(f"`{option}`: an event has {', '.join(MEMBERS)}, but no `{members[0]}`: {source!r}")
     if variables[-1] not in used:
-        raise DeclarationError(f"`if_` asks nothing of `{variables[-1]}`: {source!r}")
+        raise DeclarationError(f"`{option}` asks nothing of `{variables[-1]}`: {source!r}")
     return program
 
 

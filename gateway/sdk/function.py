@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from gateway.core.match import compile_condition
 from gateway.core.spec import CancelSpec, FunctionSpec
@@ -90,6 +90,7 @@ class CancelOn:
             raise DeclarationError("CancelOn takes `match` or `if_`: else any event of that name would cancel every run")
         if if_ is not None:
             compile_condition(if_, ("event", "async"))
+        _check_trigger("CancelOn", event)
         name = event if isinstance(event, str) else event.event_name
         self.spec = CancelSpec(name=name, match=match, if_=if_, timeout_seconds=_seconds("`timeout` of CancelOn", timeout))
 
@@ -129,9 +130,13 @@ def function(
     go on with the version that began them, for as long as it is declared too.
     Raises DeclarationError when one of them is wrong.
     """
-    triggers = [on] if isinstance(on, str | type) else list(on)
-    cancels = [cancel_on] if isinstance(cancel_on, CancelOn) else list(cancel_on)
+    triggers = _listed(on, str | type, "`on` takes an event class, an event name or a wildcard")
+    cancels = _listed(cancel_on, CancelOn, "`cancel_on` takes CancelOn(event, match=…)")
     once = Idempotency(key=idempotency) if isinstance(idempotency, str) else idempotency
+    if once is not None:
+        _require(once, Idempotency, "`idempotency` takes a CEL expression, such as 'event.data.id', or Idempotency(key=…)")
+        compile_condition(once.key, option="idempotency")
+    _require(timeouts, Timeouts, "`timeouts` takes Timeouts(start=…, finish=…)")
 
     def declare(handler: Handler) -> Function[Any]:
         if not inspect.isfunction(handler):
@@ -140,8 +145,6 @@ def function(
         _check(name, triggers, if_, retries, handler)
         if version is not None and (isinstance(version, bool) or not isinstance(version, int) or version < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise DeclarationError(f"function {name!r}: `version` is a whole number from 1, not {version!r}")
-        if once is not None:
-            compile_condition(once.key)
         types = tuple(trigger for trigger in triggers if not isinstance(trigger, str))
         spec = FunctionSpec(
             id=name,
@@ -188,16 +191,36 @@ def _check(name: str, triggers: Sequence[Any], if_: str | None, retries: Any, ha
     if not _ID.fullmatch(name):
         raise DeclarationError(f"function id {name!r}: use lower-case letters, digits, `-`, `_` and `.`, at most 100")
     for trigger in triggers:
-        if isinstance(trigger, str):
-            if not _PATTERN.fullmatch(trigger) or ("/" not in trigger and trigger != "*"):
-                raise DeclarationError(f"function {name!r}: {trigger!r} is neither an event name, such as `user/created`, nor a wildcard")
-        elif not (isinstance(trigger, type) and issubclass(trigger, Event) and trigger.event_name):
-            raise DeclarationError(f"function {name!r}: `on` takes event classes that have a name, and names; not {trigger!r}")
+        _check_trigger(f"function {name!r}: `on`", trigger)
     if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
         raise DeclarationError(f"function {name!r}: `retries` is a whole number from 0 to 100, not {retries!r}")
     if if_ is not None:
         compile_condition(if_)
     _takes_context(f"{name!r}", handler)
+
+
+def _check_trigger(what: str, trigger: Any) -> None:
+    if isinstance(trigger, str):
+        if not _PATTERN.fullmatch(trigger) or ("/" not in trigger and trigger != "*"):
+            raise DeclarationError(f"{what}: {trigger!r} is neither an event name, such as `user/created`, nor a wildcard")
+    elif not (isinstance(trigger, type) and issubclass(trigger, Event) and trigger.event_name):
+        raise DeclarationError(f"{what} takes event classes that have a name, and names; not {trigger!r}")
+
+
+def _listed(given: Any, kind: Any, takes: str) -> list[Any]:
+    """An option that is one or several; raises DeclarationError with what it `takes`."""
+    if isinstance(given, kind):
+        return [given]
+    several = isinstance(given, Iterable) and not isinstance(given, str)
+    found: list[Any] = list(cast(Iterable[Any], given)) if several else [given]
+    for one in found:
+        _require(one, kind, f"{takes}, or a list of them")
+    return found
+
+
+def _require(given: Any, kind: Any, takes: str) -> None:
+    if not isinstance(given, kind):
+        raise DeclarationError(f"{takes}; not {given!r}")
 
 
 def _takes_context(what: str, handler: Callable[..., Any]) -> None:

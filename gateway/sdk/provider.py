@@ -127,6 +127,8 @@ def _at(body: Mapping[str, Any], path: str) -> Any:
 def _check(kind: type[Provider]) -> None:
     """Raises DeclarationError, naming what is wrong."""
     name = kind.name
+    if name == "":
+        raise DeclarationError('declare its `name`, such as `name = "acme"`: the first part of every event name')
     if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DeclarationError(f"provider name {name!r}: use lower-case letters, digits and `-`")
     known = {*Provider.__annotations__, "events", "samples"}

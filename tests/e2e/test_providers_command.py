@@ -108,3 +108,11 @@ def test_a_provider_that_is_not_there_or_broken_is_told_with_those_that_are(here
     listed = json.loads(here.cli("providers", "--json"))["data"]
     assert {row["name"] for row in listed} == {"acme", "github", "loose", "stripe"}
     assert not Path(here.folder / "data").exists(), "looking needs no database"
+
+
+def test_a_module_that_declares_nothing_is_told_by_doctor(here):
+    for folder in ("providers", "functions"):
+        (here.folder / folder / "nothing.py").write_text("X = 1\n")
+    said = here.cli("doctor", code=1)
+    assert "ok     providers/nothing.py declares no provider; if it only serves other modules, put a `_` before its name" in said
+    assert "ok     functions/nothing.py declares no function" in said
