@@ -35,7 +35,12 @@ def hash_at(event: Mapping[str, Any], path: str) -> bytes | None:
     if not path:
         return _hash(event["name"], "", b"")
     value = value_at(event, path)
-    return None if value is _MISSING or value is None else _value_hash(event["name"], path, value)
+    if value is _MISSING or value is None:
+        return None
+    try:
+        return _value_hash(event["name"], path, value)
+    except (RecursionError, ValueError):  # a value so deep that it cannot be written down equals nothing
+        return None
 
 
 def on_match(name: str, path: str, event: Mapping[str, Any]) -> Condition:
@@ -89,9 +94,14 @@ def fulfils(if_: str | None, variables: Mapping[str, Any], arrived: Mapping[str,
 
 def _conjuncts(if_: str) -> list[str]:
     """The parts of a plain `a && b && c`, all of which must be true; none of an expression that is more than that."""
-    bare = re.sub(r"\"[^\"]*\"|'[^']*'", "''", if_)
-    top = re.sub(r"[(\[{].*[)\]}]", "()", bare, flags=re.DOTALL)
-    return [] if "||" in top or "?" in top else top.split("&&")
+    bare = re.sub(r"\"(?:\\.|[^\"\\])*\"|'(?:\\.|[^'\\])*'", "''", if_)
+    depth, top = 0, list[str]()
+    for char in bare:
+        depth += char in "([{"
+        top.append(char if depth == 0 else "")
+        depth -= char in ")]}"
+    plain = "".join(top)
+    return [] if "||" in plain or "?" in plain else plain.split("&&")
 
 
 def _canonical(value: Any) -> Any:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import contextvars
 import logging
-import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -25,6 +23,7 @@ from gateway.sdk.event import Event
 from gateway.sdk.function import Function
 from gateway.sdk.step import Steps
 from gateway.sdk.sync import Suspend, SyncSteps
+from gateway.sdk.threads import in_thread
 
 R = TypeVar("R")
 
@@ -151,30 +150,17 @@ class ThreadBridge:
 
 
 async def _in_thread(function: Function[Any], context: SyncContext[Any]) -> Any:
-    """The result of a plain function. A thread of its own: one that hangs past its timeout takes no slot of a pool."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
+    """The result of a plain function."""
 
-    def settle(result: Any, error: BaseException | None) -> None:
-        if not done.done():
-            if error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
-
-    def call() -> None:
+    def call() -> Any:
         try:
-            result, error = carried.run(function.handler, context), None
-        except StopIteration as stop:
-            result, error = None, RuntimeError(f"the function raised StopIteration: {stop}")
-        except BaseException as raised:  # a thread's error belongs to its run, whatever it is
-            result, error = None, raised if isinstance(raised, Exception | Suspend) else RuntimeError(repr(raised))
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(settle, result, error)
+            return function.handler(context)
+        except (Exception, Suspend):
+            raise
+        except BaseException as error:  # the end of a thread, and not of the process
+            raise RuntimeError(repr(error)) from error
 
-    carried = contextvars.copy_context()
-    threading.Thread(target=call, name=f"{context.function_id} {context.run_id}", daemon=True).start()
-    return await done
+    return await in_thread(call, f"{context.function_id} {context.run_id}")
 
 
 def _output(result: Any) -> bytes:

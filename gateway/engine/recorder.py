@@ -10,8 +10,10 @@ import msgspec
 
 from gateway import codec
 from gateway.clock import Clock, Micros
+from gateway.core.outcome import Failure
 from gateway.core.steps import Condition, Invoke, NewEvent, Operation, Send, Step, StepEnded, TimeOut, WaitEvent, WaitSignal
 from gateway.core.waits import fulfils, hash_at, run_hash, signal_hash
+from gateway.engine.invoker import MAX_STEP_BYTES
 from gateway.engine.offered import Offered
 from gateway.errors import DeclarationError, Unavailable
 from gateway.ids import new_id
@@ -33,12 +35,13 @@ AGAIN_SECONDS = 1.0
 class Recorder:
     """Records the operations of the runs that a worker holds."""
 
-    def __init__(self, journal: Journal, database: Database, offered: Offered, clock: Clock) -> None:
+    def __init__(self, journal: Journal, database: Database, offered: Offered, clock: Clock, max_step_bytes: int = MAX_STEP_BYTES) -> None:
         self._journal = journal
         self._database = database
         self._lookups = Lookups(database)
         self._offered = offered
         self._clock = clock
+        self._max_step_bytes = max_step_bytes
 
     async def record(self, run: Claimed, operation: Operation, fresh: bool) -> Step | None:
         """The step as it is recorded; None when the run has another holder by now. Waits while the store is away."""
@@ -61,8 +64,7 @@ class Recorder:
     async def _send(self, run: Claimed, step: Step, events: tuple[NewEvent, ...]) -> Step | None:
         now = self._clock()
         accepts = tuple(self.accept(event, f"{run.run_id}/{step.key}/{n}", now, run.traceparent) for n, event in enumerate(events))
-        step = msgspec.structs.replace(step, output=codec.dumps([accept.event.id for accept in accepts]))
-        return step if await self._commit(Dispatch(run.run_id, run.fence, step, accepts)) else None
+        return await self._commit(Dispatch(run.run_id, run.fence, step, accepts))
 
     async def _invoke(self, run: Claimed, invoke: Invoke) -> Step | None:
         fanout, step = self._offered.fanout, invoke.step
@@ -72,35 +74,40 @@ class Recorder:
         event = self._event(NewEvent(INVOKED, invoke.data), child.run_id or "", self._clock(), run.traceparent)
         step = msgspec.structs.replace(step, subject=child.run_id)
         wait = Wait("invoke", run_hash(child.run_id or ""), step.started_at, step.due_at)
-        done = await self._commit(Dispatch(run.run_id, run.fence, step, (Accept(event, (child,)),), wait=wait))
-        return step if done else None
+        return await self._commit(Dispatch(run.run_id, run.fence, step, (Accept(event, (child,)),), wait=wait))
 
     async def _wait_for_event(self, run: Claimed, step: Step, condition: Condition, fresh: bool) -> Step | None:
         """Commit first and look afterwards, as whoever brings the event does: one of the two sees the other."""
-        wait = Wait("event", condition.hash, run.first_started_at, step.due_at, condition)
+        wait = Wait("event", condition.hash, run.created_at, step.due_at, condition)
         if fresh and not await self._commit(Remember(run.run_id, run.fence, step, True, wait=wait)):
             return None
-        found = await self.look(wait, run.event_id)
+        found = await self.look(wait)
         if found is None:
             return step
-        await self._commit(EndWaits((WaitEnd(run.run_id, step.key, wait.match_hash, self._clock(), remembered(found)),)))
+        await self._commit(EndWaits((self.end(run.run_id, step.key, wait, found),)))
         return await self._read(stored_step, self._database, run.run_id, step.key)
 
-    async def look(self, wait: Wait, own_event_id: str) -> Mapping[str, Any] | None:
-        """The first event that has arrived and that this wait is for, if any; not the run's own."""
-        return await self._read(self._look, wait, own_event_id)
+    def end(self, run_id: str, key: str, wait: Wait, event: Mapping[str, Any]) -> WaitEnd:
+        """What an event makes of a wait: its end, or the error that the event is more than a step may keep."""
+        output, now = remembered(event), self._clock()
+        if len(output) <= self._max_step_bytes:
+            return WaitEnd(run_id, key, wait.match_hash, now, output)
+        said = f"event {event['id']} is {len(output):,} bytes, and a step keeps at most {self._max_step_bytes:,}"
+        return WaitEnd(
+            run_id, key, wait.match_hash, now, error=Failure("StepTooLarge", f"{said} (TIDEGATE_MAX_STEP_BYTES raises the limit)")
+        )
 
-    def _look(self, wait: Wait, own_event_id: str) -> Mapping[str, Any] | None:
+    async def look(self, wait: Wait) -> Mapping[str, Any] | None:
+        """The first event that has arrived and that this wait is for, if any."""
+        return await self._read(self._look, wait)
+
+    def _look(self, wait: Wait) -> Mapping[str, Any] | None:
         condition = wait.condition
         assert condition is not None
-        ids = set(self._lookups.arrived(wait.match_hash, wait.since))
-        ids |= set(self._lookups.unkept(condition.name, condition.path, wait.since))
-        ordered = sorted(ids - {own_event_id})
-        for start in range(0, len(ordered), 100):
-            for row in self._lookups.events(ordered[start : start + 100]):
-                if matches(wait, row):
-                    return row
-        return None
+        kept = self._lookups.arrived(wait.match_hash, wait.since)
+        others = self._lookups.unkept(condition.name, condition.path, wait.since)
+        found = [next((row for row in self._lookups.events(ids) if matches(wait, row)), None) for ids in (kept, others)]
+        return min((row for row in found if row is not None), key=lambda row: row["id"], default=None)
 
     def accept(self, event: NewEvent, key: str, now: Micros, traceparent: str | None, source: str = SOURCE) -> Accept:
         """The command that keeps an event which a function sends, with its runs."""
@@ -139,7 +146,7 @@ class Recorder:
 def matches(wait: Wait, row: Mapping[str, Any]) -> bool:
     """Whether a wait is for an event, given as a row of `Lookups.events`."""
     condition = wait.condition
-    if condition is None or row["name"] != condition.name or row["id"] in condition.exclude or row["received_at"] <= wait.since:
+    if condition is None or row["name"] != condition.name or row["id"] in condition.exclude or row["received_at"] < wait.since:
         return False
     if wait.until is not None and row["received_at"] > wait.until:
         return False
@@ -151,7 +158,7 @@ def matches(wait: Wait, row: Mapping[str, Any]) -> bool:
             "attributes": codec.loads(bytes(row["attributes"])),
             "data": codec.loads_text(codec.member(bytes(row["body"] or b""), row["data_path"])),
         }
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return hash_at(arrived, condition.path) == wait.match_hash and fulfils(condition.if_, condition.variables or {}, arrived)
 

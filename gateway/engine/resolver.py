@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -18,7 +18,7 @@ from gateway.core.outcome import Failure
 from gateway.core.steps import NewEvent
 from gateway.core.waits import hash_at, run_hash
 from gateway.engine.offered import Offered
-from gateway.engine.recorder import Recorder, matches, remembered
+from gateway.engine.recorder import Recorder, matches
 from gateway.errors import Unavailable
 from gateway.store.admin import CancelRun
 from gateway.store.database import Database
@@ -77,7 +77,11 @@ class Resolver:
             await self._match()
         if todo["endings"]:
             endings = await asyncio.to_thread(untold, self._database)
-            await self._commit([self._telling(ending) for ending in endings])
+            telling = list[Tell]()
+            for ending in endings:
+                with self._one_by_one("the end of", ending.run_id):
+                    telling.append(self._telling(ending))
+            await self._commit(telling)
 
     async def _match(self) -> None:
         while True:
@@ -91,46 +95,52 @@ class Resolver:
 
     def _matching(self, unseen: Sequence[Arrival]) -> tuple[list[WaitEnd], list[CancelRun]]:
         """What ends because of arrivals: waits, and runs that are to be cancelled."""
-        events = {row["id"]: row for row in self._lookups.events(sorted({arrival.event_id for arrival in unseen}))}
-        arrived: dict[bytes, list[Mapping[str, Any]]] = {}
+        hashes: dict[str, list[bytes]] = {}
         for arrival in unseen:
-            if arrival.event_id in events:
-                arrived.setdefault(arrival.match_hash, []).append(events[arrival.event_id])
-        ends, cancels, after = list[WaitEnd](), list[CancelRun](), ("", "")
-        while rows := self._lookups.waiting(list(arrived), after):
-            for row in rows:
-                self._end(row, arrived[bytes(row["match_hash"])], ends, cancels)
-            after = (rows[-1]["run_id"], rows[-1]["key"])
+            hashes.setdefault(arrival.event_id, []).append(arrival.match_hash)
+        ends, cancels = list[WaitEnd](), list[CancelRun]()
+        for event in self._lookups.events(sorted(hashes)):
+            for row in self._lookups.waiting(hashes[event["id"]]):
+                with self._one_by_one("wait", f"{row['run_id']} {row['key']}"):
+                    self._end(row, event, ends, cancels)
         return ends, cancels
 
-    def _end(self, row: Mapping[str, Any], events: Sequence[Mapping[str, Any]], ends: list[WaitEnd], cancels: list[CancelRun]) -> None:
+    def _end(self, row: Mapping[str, Any], event: Mapping[str, Any], ends: list[WaitEnd], cancels: list[CancelRun]) -> None:
         wait = wait_of(row)
-        found = next((event for event in events if matches(wait, event)), None)
-        if found is None:
+        if not matches(wait, event):
             return
         if wait.kind == "cancel":
-            cancels.append(CancelRun(row["run_id"], self._clock(), f"event {found['id']} ({found['name']}) arrived"))
+            cancels.append(CancelRun(row["run_id"], self._clock(), f"event {event['id']} ({event['name']}) arrived"))
         else:
-            ends.append(WaitEnd(row["run_id"], row["key"], wait.match_hash, self._clock(), remembered(found)))
+            ends.append(self._recorder.end(row["run_id"], row["key"], wait, event))
+
+    @contextlib.contextmanager
+    def _one_by_one(self, what: str, name: str) -> Generator[None]:
+        """What goes wrong with one must not hold up the others."""
+        try:
+            yield
+        except Unavailable:
+            raise
+        except Exception as error:
+            self._telemetry.emit("worker.astray", error=f"{what} {name}: {error!r}", exception=error)
 
     async def _settle(self) -> None:
         """Find what was committed by transactions that did not know a path yet, once none of them is left."""
-        horizon = await self._journal.commit(Horizon())
-        for path in await asyncio.to_thread(self._lookups.unsettled):
+        paths = await asyncio.to_thread(self._lookups.unsettled)
+        horizon = await self._journal.commit(Horizon(tuple((path["name"], path["path"]) for path in paths if path["mark"] == 0)))
+        for path in paths:
             if 0 < path["mark"] <= horizon:
                 await self._commit([await asyncio.to_thread(self._settling, path)])
 
     def _settling(self, path: Mapping[str, Any]) -> Settle:
         name, where = path["name"], path["path"]
         arrivals = list[Arrival]()
-        ids = self._lookups.named(name, path["created_at"] - OVERLAP)
-        for start in range(0, len(ids), 100):
-            for row in self._lookups.events(ids[start : start + 100]):
-                with contextlib.suppress(ValueError):
-                    data = codec.loads(codec.member(bytes(row["body"] or b""), row["data_path"]))
-                    found = hash_at({"name": name, "data": data}, where)
-                    if found is not None:
-                        arrivals.append(Arrival(found, row["id"]))
+        for row in self._lookups.events(self._lookups.named(name, path["created_at"] - OVERLAP)):
+            with contextlib.suppress(ValueError, RecursionError):
+                data = codec.loads(codec.member(bytes(row["body"] or b""), row["data_path"]))
+                found = hash_at({"name": name, "data": data}, where)
+                if found is not None:
+                    arrivals.append(Arrival(found, row["id"]))
         return Settle(name, where, tuple(arrivals))
 
     def _telling(self, ending: Ending) -> Tell:

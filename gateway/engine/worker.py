@@ -17,6 +17,7 @@ from gateway.core.outcome import Cancelled, Failed, Failure, HandedBack, Outcome
 from gateway.core.retry import backoff_seconds
 from gateway.core.spec import FunctionSpec
 from gateway.engine.branches import adopting
+from gateway.engine.failures import failure_of
 from gateway.engine.held import Held
 from gateway.engine.invoker import MAX_RUN_BYTES, MAX_STEP_BYTES, Invoker
 from gateway.engine.lease import Lease, threadsafe
@@ -75,7 +76,7 @@ class Worker:
         self._shutdown_seconds = shutdown_seconds
         self._limits = (max_step_bytes, max_run_bytes)
         self._offered = Offered(database)
-        self._recorder = Recorder(journal, database, self._offered, clock)
+        self._recorder = Recorder(journal, database, self._offered, clock, max_step_bytes)
         self._resolver = Resolver(journal, database, self._offered, self._recorder, telemetry, clock)
         self._lookups = Lookups(database)
         self._lease = Lease(id, journal, self, clock, telemetry, lease_seconds)
@@ -166,9 +167,9 @@ class Worker:
             outcome = await self._refused(held) or await self._invoked(held)
         except asyncio.CancelledError as error:
             # A function may raise this by itself; handing that back, uncounted, would go on for ever.
-            outcome = HandedBack() if held.let_go else Failed(Failure("CancelledError", str(error) or "cancelled from within"))
+            outcome = HandedBack() if held.let_go else Failed(failure_of(error))
         except BaseException as error:
-            outcome = Failed(Failure(type(error).__name__, str(error)))
+            outcome = Failed(failure_of(error))
         self._end(held, outcome)
 
     async def _refused(self, held: Held) -> Cancelled | None:
@@ -187,7 +188,7 @@ class Worker:
             # An event that cancels may have been committed beside the run, by somebody who could not see it; and an earlier
             # attempt may have died before it looked.
             for row in await asyncio.to_thread(self._lookups.waits_of, run.run_id):
-                found = await self._recorder.look(wait_of(row), run.event_id) if row["kind"] == "cancel" else None
+                found = await self._recorder.look(wait_of(row)) if row["kind"] == "cancel" else None
                 if found is not None:
                     return Cancelled(Failure("Cancelled", f"event {found['id']} ({found['name']}) arrived"))
         return None

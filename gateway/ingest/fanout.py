@@ -78,6 +78,7 @@ def _declared(made: NewDelivery, spec: FunctionSpec, event: EventRecord, known: 
     for cancel in spec.cancel_on:
         with contextlib.suppress(DeclarationError):
             condition = on_match(cancel.name, cancel.match, known) if cancel.match else on_expression(cancel.name, cancel.if_ or "", known)
+            condition = msgspec.structs.replace(condition, exclude=(event.id,))
             until = None if cancel.timeout_seconds is None else event.received_at + int(cancel.timeout_seconds * SECOND)
             cancels.append(Wait("cancel", condition.hash, event.received_at, until, condition))
     return msgspec.structs.replace(made, once=once, cancels=tuple(cancels))

@@ -12,7 +12,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
 
 import msgspec
@@ -22,6 +22,7 @@ from gateway.clock import to_datetime
 from gateway.core.steps import NewEvent
 from gateway.errors import DeclarationError, PayloadMismatch
 from gateway.sdk.event import Event
+from gateway.sdk.threads import in_thread
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -52,7 +53,7 @@ class Work:
     async def __call__(self) -> Any:
         if inspect.iscoroutinefunction(self.fn):
             return await self.fn(*self.args, **self.kwargs)
-        result = await asyncio.to_thread(self.fn, *self.args, **self.kwargs)
+        result = await in_thread(partial(self.fn, *self.args, **self.kwargs), "step")
         return await result if inspect.isawaitable(result) else result
 
 

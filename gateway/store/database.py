@@ -50,7 +50,7 @@ class Transaction(Protocol):
         ...
 
     def mark(self) -> int:
-        """The place, from 1, of the next transaction to begin: it and all later ones see what is committed now."""
+        """This transaction's place, from 1: those behind it see what was committed before it began."""
         ...
 
     def horizon(self) -> int:

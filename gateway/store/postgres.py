@@ -98,7 +98,10 @@ class PostgresTransaction:
         return " for update"
 
     def mark(self) -> int:
-        return int(self.rows("select pg_snapshot_xmax(pg_current_snapshot())::text")[0][0])
+        self._answered(self._xid)
+        self.know_xid()
+        assert self.xid is not None
+        return int(self.xid)
 
     def horizon(self) -> int:
         return int(self.rows("select pg_snapshot_xmin(pg_current_snapshot())::text")[0][0])

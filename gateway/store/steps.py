@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gateway import codec
 from gateway.clock import Micros
 from gateway.core.outcome import Failure
 from gateway.core.steps import Step
@@ -56,8 +57,9 @@ class Remember(Command[bool], frozen=True):
         return [(c.run_id, c.fence) in mine for c in commands]
 
 
-class Dispatch(Command[bool], frozen=True):
-    """Keep a step together with the events it sends, or the run it invokes and waits for; False as for Remember."""
+class Dispatch(Command[Step | None], frozen=True):
+    """Keep a step together with the events it sends, or the run it invokes and waits for; returns it as it is kept, None as
+    False for Remember. What it sends may have come before: its output has the ids of those."""
 
     wakes = True
 
@@ -69,14 +71,22 @@ class Dispatch(Command[bool], frozen=True):
     wait: Wait | None = None
 
     @classmethod
-    def execute(cls, tx: Transaction, commands: Sequence[Dispatch]) -> list[bool]:
+    def execute(cls, tx: Transaction, commands: Sequence[Dispatch]) -> list[Step | None]:
         mine = _mine(tx, commands)
         kept = [c for c in commands if (c.run_id, c.fence) in mine]
+        accepted = iter(Accept.execute(tx, [accept for c in kept for accept in c.accepts]))
+        kept = [_with_ids(c, [next(accepted).event_id for _ in c.accepts]) for c in kept]
         waits = _new_waits(tx, kept)
         _keep(tx, kept)
-        Accept.execute(tx, [accept for c in kept for accept in c.accepts])
         register(tx, waits)
-        return [(c.run_id, c.fence) in mine for c in commands]
+        steps = {(c.run_id, c.fence, c.step.key): c.step for c in kept}
+        return [steps.get((c.run_id, c.fence, c.step.key)) for c in commands]
+
+
+def _with_ids(c: Dispatch, ids: list[str]) -> Dispatch:
+    if c.step.kind != "send":
+        return c
+    return msgspec.structs.replace(c, step=msgspec.structs.replace(c.step, output=codec.dumps(ids)))
 
 
 class GiveUp(Command[Step | None], frozen=True):

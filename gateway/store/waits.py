@@ -4,7 +4,8 @@ arrivals for what waits. Whoever of them, a signal, a child's end or a timeout d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -19,7 +20,8 @@ from gateway.store.journal import Command
 
 WAIT_COLUMNS = ("run_id", "key", "kind", "match_hash", "since", "until", "condition")
 LOOK = 200  # arrivals looked at in one go
-SCAN = 1000  # events of a name that are looked through where nothing was kept of them
+SCAN = 1000  # rows of a page
+BODIES = 32 << 20  # bytes of events that are read in one go
 
 encode_condition = msgspec.json.Encoder().encode
 decode_condition = msgspec.json.Decoder(Condition).decode
@@ -90,18 +92,21 @@ class SendSignal(Command[int], frozen=True):
 
 
 class Horizon(Command[int], frozen=True):
-    """Mark the paths that are new; returns up to which mark all transactions have ended.
+    """Mark paths that were seen before this was asked for; returns up to which mark all transactions have ended.
 
-    A transaction may have begun after the one that wrote a path, and yet not know it. So the mark is taken here: whoever
-    begins after it sees the path.
+    A transaction may have begun after the one that wrote a path, and yet not know it. One that begins after this one, which
+    has begun after the path was seen, does.
     """
+
+    seen: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Horizon]) -> list[int]:
-        new = tx.rows("select name, path from wait_paths where mark = 0")
+        new = sorted({path for command in commands for path in command.seen})
         if new:
             mark = tx.mark()
-            tx.write("wait_paths", ("name", "path"), ("mark",), [(*path, mark) for path in new])
+            for path in new:
+                tx.rows("update wait_paths set mark = ? where name = ? and path = ? and mark = 0 returning name", [mark, *path])
         return [tx.horizon()] * len(commands)
 
 
@@ -210,50 +215,70 @@ class Lookups:
         rows = self._database.read(f"select match_hash, event_id from arrivals where seen = 0 order by event_id limit {LOOK}")
         return [Arrival(bytes(row["match_hash"]), row["event_id"]) for row in rows]
 
-    def waiting(self, hashes: Sequence[bytes], after: tuple[str, str] = ("", "")) -> Sequence[Mapping[str, Any]]:
-        """Waits for these hashes, in pages by (run, key)."""
-        places = ", ".join("?" * len(hashes))
-        return self._database.read(
-            f"select * from waits where match_hash in ({places}) and (run_id, key) > (?, ?) order by run_id, key limit {SCAN}",
-            [*hashes, *after],
+    def waiting(self, hashes: Sequence[bytes]) -> Iterator[Mapping[str, Any]]:
+        """Waits for these hashes, by (run, key)."""
+        if not hashes:
+            return
+        sql = (
+            f"select * from waits where match_hash in ({', '.join('?' * len(hashes))}) and (run_id, key) > (?, ?)"
+            f" order by run_id, key limit {SCAN}"
         )
+        after = ("", "")
+        while rows := self._database.read(sql, [*hashes, *after]):
+            yield from rows
+            after = (rows[-1]["run_id"], rows[-1]["key"])
 
     def waits_of(self, run_id: str) -> Sequence[Mapping[str, Any]]:
         """What a run waits for."""
         return self._database.read("select * from waits where run_id = ?", [run_id])
 
-    def arrived(self, match_hash: bytes, since: Micros) -> list[str]:
+    def arrived(self, match_hash: bytes, since: Micros) -> Iterator[str]:
         """The ids of kept arrivals since a time, oldest first."""
-        rows = self._database.read(
-            f"select event_id from arrivals where match_hash = ? and event_id >= ? order by event_id limit {SCAN}",
-            [match_hash, first_id("evt", since // 1000)],
-        )
-        return [row["event_id"] for row in rows]
+        sql = f"select event_id as id from arrivals where match_hash = ? and event_id > ? order by event_id limit {SCAN}"
+        return self._ids(sql, match_hash, since)
 
-    def unkept(self, name: str, path: str, since: Micros) -> list[str]:
-        """Events of a name since a time that came before anything was kept of them for this path."""
+    def unkept(self, name: str, path: str, since: Micros) -> Iterator[str]:
+        """Events of a name since a time, oldest first, where some came before anything was kept of them for this path."""
         rows = self._database.read("select created_at, settled from wait_paths where name = ? and path = ?", [name, path])
         if rows and rows[0]["settled"] and rows[0]["created_at"] < since:
-            return []
+            return iter(())
         return self.named(name, since)
 
-    def named(self, name: str, since: Micros) -> list[str]:
-        """The newest events of a name since a time, oldest first."""
-        found = self._database.read(
-            f"select id from events where name = ? and id >= ? order by id desc limit {SCAN}", [name, first_id("evt", since // 1000)]
-        )
-        return [row["id"] for row in reversed(found)]
+    def named(self, name: str, since: Micros) -> Iterator[str]:
+        """The ids of events of a name since a time, oldest first."""
+        return self._ids(f"select id from events where name = ? and id > ? order by id limit {SCAN}", name, since)
+
+    def _ids(self, sql: str, key: Any, since: Micros) -> Iterator[str]:
+        after = first_id("evt", since // 1000)
+        while rows := self._database.read(sql, [key, after]):
+            yield from (row["id"] for row in rows)
+            after = rows[-1]["id"]
 
     def unsettled(self) -> Sequence[Mapping[str, Any]]:
         """Paths that not every transaction knows of yet."""
         return self._database.read("select name, path, created_at, mark from wait_paths where settled = 0")
 
-    def events(self, event_ids: Sequence[str]) -> Sequence[Mapping[str, Any]]:
-        """Events with their bodies."""
-        if not event_ids:
-            return []
-        return self._database.read(
-            "select e.id, e.name, e.source, e.occurred_at, e.received_at, e.attributes, e.data_path, coalesce(e.data, q.body) as body"
-            f" from events e left join requests q on q.id = e.request_id where e.id in ({', '.join('?' * len(event_ids))})",
-            event_ids,
-        )
+    def events(self, event_ids: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+        """Events with their bodies, in the order given; so many at a time that their bodies fit into memory."""
+        ids = iter(event_ids)
+        while page := list(islice(ids, 100)):
+            sizes = self._read_of("select e.id, length(coalesce(e.data, q.body)) as size", page)
+            batch, held = list[str](), 0
+            for id_ in page:
+                size = sizes[id_]["size"] or 0 if id_ in sizes else 0
+                if batch and held + size > BODIES:
+                    yield from self._bodies(batch)
+                    batch, held = [], 0
+                batch.append(id_)
+                held += size
+            yield from self._bodies(batch)
+
+    def _bodies(self, ids: Sequence[str]) -> Iterator[Mapping[str, Any]]:
+        columns = "e.id, e.name, e.source, e.occurred_at, e.received_at, e.attributes, e.data_path, coalesce(e.data, q.body) as body"
+        found = self._read_of(f"select {columns}", ids)
+        yield from (found[id_] for id_ in ids if id_ in found)
+
+    def _read_of(self, select: str, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+        places = ", ".join("?" * len(ids))
+        sql = f"{select} from events e left join requests q on q.id = e.request_id where e.id in ({places})"
+        return {row["id"]: row for row in self._database.read(sql, ids)}

@@ -321,6 +321,6 @@ def test_g6_a_worker_that_has_lost_its_run_neither_remembers_nor_sends_nor_gives
     stale, step = run.fence - 1, Step("x", "run", "succeeded", 2, 1, now, finished_at=now, output=b"1")
     event = EventRecord(new_id("evt"), "c/d", "functions", "k", now, now, b"{}", data=b"{}")
     assert store.do(Remember(run.run_id, stale, step, True)) is False
-    assert store.do(Dispatch(run.run_id, stale, step, (Accept(event, ()),))) is False
+    assert store.do(Dispatch(run.run_id, stale, step, (Accept(event, ()),))) is None
     assert store.do(GiveUp(run.run_id, stale, wait.step)) is None
     assert contents(store) == before
