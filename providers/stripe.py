@@ -375,6 +375,15 @@ def _sample(type_: str) -> Mapping[str, Any]:
     }
 
 
+class StripeHmac(Hmac):
+    """What stands beside the signing secret in the Dashboard, and is easily taken for it, is refused."""
+
+    def fault(self, secret: str) -> str | None:
+        if secret.startswith(("sk_", "rk_", "pk_", "we_")):
+            return "it is an API key, or an endpoint's id; the endpoint's signing secret begins with whsec_"
+        return super().fault(secret)
+
+
 class Stripe(Provider):
     """Every `v1` signature of the header is tried with every live secret; the time window has two sides."""
 
@@ -383,7 +392,7 @@ class Stripe(Provider):
     docs = "https://docs.stripe.com/webhooks"
     setup = "In the Dashboard under Developers > Webhooks, add this URL as an endpoint; its signing secret begins with whsec_."
     # The whole `whsec_…` text is the key: https://docs.stripe.com/webhooks/signature#verify-manually
-    scheme = Hmac(
+    scheme = StripeHmac(
         header="Stripe-Signature",
         content="{timestamp}.{body}",
         items=Items(timestamp="t", signature="v1"),

@@ -86,15 +86,15 @@ class Provider:
     def parse(self, request: Inbound) -> Parsed:
         """What a verified request says. Raises ValueError when it says nothing that can be read."""
         body = self.envelope(request.body)
-        type_ = request.header(self.type_header.lower()) if self.type_header else _at(body, self.type_at)
-        id_ = _at(body, self.id_at)
-        seconds = _at(body, self.occurred_at)
+        type_ = request.header(self.type_header.lower()) if self.type_header else at(body, self.type_at)
+        id_ = at(body, self.id_at)
+        seconds = at(body, self.occurred_at)
         return Parsed(
             type=type_ if isinstance(type_, str) and type_ else UNKNOWN,
             key=str(id_) if isinstance(id_, str | int) and id_ != "" else body_key(request.body),
             occurred_at=seconds * SECOND if isinstance(seconds, int) and 0 < seconds < 1 << 38 else None,
             data_path=self.data_at,
-            attributes={name: value for name in self.attributes if (value := _at(body, name)) is not None},
+            attributes={name: value for name in self.attributes if (value := at(body, name)) is not None},
         )
 
     def envelope(self, body: bytes) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class Provider:
         return Sample(body=codec.dumps(self.samples[type_]()), headers=[("Content-Type", "application/json")])
 
 
-def _at(body: Mapping[str, Any], path: str) -> Any:
+def at(body: Mapping[str, Any], path: str) -> Any:
     """The value at a dotted path; None where there is none."""
     if "." not in path:
         return body.get(path)

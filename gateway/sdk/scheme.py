@@ -107,6 +107,11 @@ class Items:
     signature: str
     separator: str = ","
 
+    def __post_init__(self) -> None:
+        for name in self.__dataclass_fields__:
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise DeclarationError(f"Items: `{name}` is a text, not {getattr(self, name)!r}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hmac:
@@ -147,6 +152,13 @@ class Hmac:
             object.__setattr__(self, name, value)
 
     def _check(self) -> None:
+        for name in ("header", "content", "prefix", "separator", "timestamp_header", "secret_prefix"):
+            if not isinstance(getattr(self, name), str) or (name == "header" and not self.header):
+                raise DeclarationError(f"{self.header}: `{name}` is a text, not {getattr(self, name)!r}")
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int) or self.tolerance < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DeclarationError(f"{self.header}: `tolerance` is a whole number of seconds from 1, not {self.tolerance!r}")
+        if self.items is not None and not isinstance(self.items, Items):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise DeclarationError(f"{self.header}: `items` is Items(timestamp=…, signature=…), not {self.items!r}")
         choices = {"algorithm": Algorithm, "encoding": Encoding, "timestamp_unit": Unit, "secret_encoding": SecretEncoding}
         for name, kind in choices.items():
             if getattr(self, name) not in get_args(kind):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from gateway.sdk.provider import Provider, Sample, read
+from gateway import codec
+from gateway.sdk.provider import Provider, Sample, at, read
 from gateway.sdk.scheme import Inbound, Verified
 
 SECRET = "conformance-secret-not-a-real-one"  # noqa: S105
@@ -55,6 +56,8 @@ def _sample_checks(provider: Provider, type_: str) -> Iterator[Check]:
     yield Check(f"{type_}: its type is read", parsed.type == type_, f"got {parsed.type!r}" if parsed.type != type_ else "")
     again = read(provider, _inbound(sample, signed, sample.body))
     yield Check(f"{type_}: its idempotency key is stable and not empty", bool(parsed.key) and parsed.key == again.key)
+    if parsed.type == type_ and type(provider).parse is Provider.parse:
+        yield from _path_checks(provider, type_, sample)
     for name, wanted, verdict in _cases(provider, sample, signed):
         try:
             got = verdict()
@@ -63,6 +66,16 @@ def _sample_checks(provider: Provider, type_: str) -> Iterator[Check]:
             continue
         detail = "" if got == wanted else f"is {'accepted' if got else 'refused'}"
         yield Check(f"{type_}: {name} is {'accepted' if wanted else 'refused'}", got == wanted, detail)
+
+
+def _path_checks(provider: Provider, type_: str, sample: Sample) -> Iterator[Check]:
+    """A path that leads nowhere costs no webhook, and is told nowhere else: without an id the key is the body's hash."""
+    body = codec.loads(sample.body)
+    for option in ("id_at", "occurred_at", "data_at"):
+        path = getattr(provider, option)
+        if path:
+            found = at(body, path) is not None
+            yield Check(f"{type_}: it has a member at `{option}`", found, "" if found else f"there is no {path!r} in the sample")
 
 
 def _cases(provider: Provider, sample: Sample, signed: Pairs) -> Iterator[tuple[str, bool, Callable[[], bool]]]:

@@ -43,6 +43,7 @@ class Loose(Provider):
     type_at = "type"
     samples = {"a": lambda: {"type": "a"}}
 """
+LOST = ACME.replace('name = "acme"', 'name = "lost"').replace('id_at = "id"', 'id_at = "idd"')
 BROKEN = "from gateway import Provider\n\nclass Broken(Provider):\n    name = 'broken'\n"
 
 
@@ -51,7 +52,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """A folder with providers of one's own; nothing runs."""
     made = Site(tmp_path_factory.mktemp("providers"))
     (made.folder / "providers").mkdir()
-    for name, text in (("acme", ACME), ("loose", LOOSE), ("broken", BROKEN)):
+    for name, text in (("acme", ACME), ("loose", LOOSE), ("lost", LOST), ("broken", BROKEN)):
         (made.folder / "providers" / f"{name}.py").write_text(text)
     (made.folder / "body.json").write_bytes(BODY)
     return made
@@ -101,12 +102,18 @@ def test_a_provider_that_lets_anybody_in_fails_the_suite_by_name(here):
         assert f"WRONG  a: {check} is refused: is accepted" in said
 
 
+def test_a_path_that_leads_nowhere_in_the_sample_fails_the_suite(here):
+    assert "WRONG  order.created: it has a member at `id_at`: there is no 'idd' in the sample" in here.cli(
+        "providers", "test", "lost", code=1
+    )
+
+
 def test_a_provider_that_is_not_there_or_broken_is_told_with_those_that_are(here):
     said = here.cli("providers", "test", "nope", code=1)
-    assert "there is no provider 'nope' (there are: acme, github, loose, stripe)" in said
+    assert "there is no provider 'nope' (there are: acme, github, loose, lost, stripe)" in said
     assert "providers/broken.py" in here.cli("providers", "test", "broken", code=1)
     listed = json.loads(here.cli("providers", "--json"))["data"]
-    assert {row["name"] for row in listed} == {"acme", "github", "loose", "stripe"}
+    assert {row["name"] for row in listed} == {"acme", "github", "loose", "lost", "stripe"}
     assert not Path(here.folder / "data").exists(), "looking needs no database"
 
 

@@ -18,7 +18,7 @@ from gateway.clock import to_datetime
 from gateway.errors import DeclarationError, PayloadMismatch
 from gateway.registry import load_providers
 from gateway.sdk.provider import Provider, read
-from gateway.sdk.scheme import Hmac, Inbound, Rejected, Verified
+from gateway.sdk.scheme import Hmac, Inbound, Items, Rejected, Verified, fault_of
 from providers.github import GitHub, Ping
 from providers.stripe import InvoicePaid, Stripe
 
@@ -235,11 +235,32 @@ def test_standard_webhooks_as_data_is_what_its_official_library_signs():
         ({"content": "{id}.{body}"}, "id"),
         ({"content": "{timestamp}.{body}"}, "timestamp_header"),
         ({"content": "nothing"}, "body"),
+        ({"content": None}, "`content` is a text"),
+        ({"prefix": b"sha256="}, "`prefix` is a text"),
+        ({"header": ""}, "`header` is a text"),
+        ({"tolerance": "5m"}, "`tolerance` is a whole number of seconds from 1, not '5m'"),
+        ({"tolerance": 0}, "tolerance"),
+        ({"tolerance": True}, "tolerance"),
+        ({"items": {"timestamp": "t", "signature": "v1"}}, r"`items` is Items\("),
     ],
 )
 def test_a_scheme_that_cannot_be_is_refused_when_it_is_declared(options, names):
     with pytest.raises(DeclarationError, match=names):
-        Hmac(header="X-Signature", **options)
+        Hmac(**{"header": "X-Signature", **options})
+
+
+def test_items_that_are_no_texts_are_refused_when_they_are_declared():
+    with pytest.raises(DeclarationError, match="`separator` is a text, not ''"):
+        Items(timestamp="t", signature="v1", separator="")
+
+
+@pytest.mark.parametrize("secret", ["sk_live_abc", "rk_test_abc", "pk_live_abc", "we_1abc"])
+def test_what_stripe_shows_beside_the_signing_secret_is_refused_as_a_secret(secret):
+    fault = fault_of(PROVIDERS["stripe"].scheme, secret)
+    assert fault is not None
+    assert "begins with whsec_" in fault
+    assert secret not in fault
+    assert fault_of(PROVIDERS["stripe"].scheme, "whsec_abc") is None
 
 
 @pytest.mark.parametrize(
