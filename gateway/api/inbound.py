@@ -15,7 +15,6 @@ from gateway.ingest.receive import UNKNOWN_SOURCE, Answer, Receiver
 from gateway.sdk.scheme import Inbound
 from gateway.telemetry import Telemetry
 
-BODY_SECONDS = 30.0
 MOST_COMING = 4  # bodies of the largest size
 MAX_HEAD_BYTES = 65_536
 
@@ -87,40 +86,25 @@ class Door:
         return await self._receiver.receive(source, Inbound("POST", _url(scope), headers, body), request_id)
 
     async def _body(self, receive: Receive) -> bytes:
-        """The whole body, capped while it streams, within BODY_SECONDS."""
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body"):
-            body = message["body"]
-            if len(body) > self._max_body_bytes:
-                raise Unreadable("too_large")
-            return body
-        try:
-            async with asyncio.timeout(BODY_SECONDS):
-                return await self._rest(receive, message)
-        except TimeoutError:
-            raise Unreadable("timeout") from None
-
-    async def _rest(self, receive: Receive, message: object) -> bytes:
+        """The whole body, capped while it streams; the connection ends when it does not come in time."""
         parts: list[bytes] = []
         size = 0
-        current: dict[str, object] = message  # type: ignore[assignment]
         try:
             while True:
-                if current["type"] != "http.request":
+                message = await receive()
+                if message["type"] != "http.request":
                     raise Unreadable("unreadable")
-                part = current.get("body", b"")
-                assert isinstance(part, bytes)
+                part, more = message["body"], message["more_body"]
                 size += len(part)
                 self._coming += len(part)
                 if size > self._max_body_bytes:
                     raise Unreadable("too_large")
-                # Nobody has been verified yet, and all of them together must not fill the memory.
-                if self._coming > self._max_body_bytes * MOST_COMING:
+                # Nobody has been verified yet, and all that are waited for must not fill the memory together.
+                if self._coming > self._max_body_bytes * MOST_COMING and (more or parts):
                     raise Unreadable("overloaded")
                 parts.append(part)
-                if not current.get("more_body"):
+                if not more:
                     return b"".join(parts)
-                current = await receive()  # type: ignore[assignment]
         finally:
             self._coming -= size
 

@@ -27,6 +27,7 @@ from gateway.errors import (
 from gateway.ids import new_id
 
 MEDIA_TYPE = "application/problem+json"
+GONE = "client disconnected prematurely"  # by its words alone does Litestar tell this from a fault of ours
 
 Members = Sequence[tuple[str, str]]
 
@@ -126,6 +127,8 @@ def _explain(error: Exception) -> tuple[str, str | None, Members]:
             return code, None if isinstance(error, Unavailable) else str(error), []
     if isinstance(error, ValidationException):
         return _invalid(error)
+    if isinstance(error, HTTPException) and error.detail == GONE:
+        return "unreadable", None, []
     if isinstance(error, HTTPException) and error.status_code < 500:
         code = _BY_STATUS.get(error.status_code, "invalid_request")
         return code, None if code in ("not_found", "method_not_allowed") else error.detail, []

@@ -8,55 +8,111 @@ import signal
 import socket
 from collections.abc import Generator
 from functools import partial
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door
-from gateway.api.listener import BACKLOG
+from gateway.api.listener import BACKLOG, most_connections
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
 
 HEAD_SECONDS = 10.0
+BODY_SECONDS = 30.0
 SWEEP_SECONDS = 1.0
 DRAIN_SECONDS = 10
+MOST_PIPELINED = 100
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection: what of a request is no body arrives within HEAD_SECONDS and MAX_HEAD_BYTES, or it ends."""
+    """One connection. What its peer is to do next is `awaited`, or the connection ends: to send a head within HEAD_SECONDS and
+    MAX_HEAD_BYTES, a body within BODY_SECONDS, and to read what it asked for.
 
-    def __init__(self, door: Door, **rest: Any) -> None:
+    All connections share `awaited`: until when, the longest awaited first. Beyond `most` of them, that one makes room.
+    """
+
+    def __init__(self, door: Door, awaited: dict[Protocol, float], most: int, **rest: Any) -> None:
         super().__init__(**rest)
         self._door = door
+        self._awaited = awaited
+        self._most = most
 
     def connection_made(self, transport: asyncio.Transport) -> None:
-        self.head_since: float | None = self.loop.time()
+        self.arriving: Literal["head", "body"] | None = "head"
         self.beside_body = 0
         super().connection_made(cast(asyncio.Transport, _Coalesced(transport, self.loop)))
+        self._await(HEAD_SECONDS)
+        if len(self.connections) > self._most:
+            next(iter(self._awaited)).end("overloaded")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._awaited.pop(self, None)
+        super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self.head_since is None:
-            self.head_since = self.loop.time()
+        if self.arriving is None:
+            self.arriving = "head"
+            self._await(HEAD_SECONDS)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after a chunked body is no header: nothing there may sign or authorise, and nothing is kept.
-        if self.head_since is not None:
+        if self.arriving == "head":
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self.head_since, self.beside_body = None, 0
+        self.arriving, self.beside_body = "body", 0
+        self._await(BODY_SECONDS)
         super().on_headers_complete()
+        if len(self.pipeline) > MOST_PIPELINED:
+            self.refuse("overloaded")
+            raise OverflowError("too many requests that wait for one another")  # the parser is to stop here
 
     def on_body(self, body: bytes) -> None:
         self.beside_body = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self.beside_body = 0
+        self.arriving, self.beside_body = None, 0
         super().on_message_complete()
+        self._turn()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._turn()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._await(BODY_SECONDS)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._turn()
+
+    def _turn(self) -> None:
+        """A request is whole: it is our turn, or, once that has been answered, the peer's again."""
+        if self.arriving is not None or self.flow.write_paused:
+            return
+        self._awaited.pop(self, None)
+        if self.cycle.response_complete:
+            self._await(HEAD_SECONDS)
+
+    def _await(self, seconds: float) -> None:
+        self._awaited.pop(self, None)
+        if not self.transport.is_closing():
+            self._awaited[self] = self.loop.time() + seconds
+
+    def end(self, code: str) -> None:
+        """End a connection that was awaited: with a problem, where one can still be told."""
+        del self._awaited[self]
+        if self.flow.write_paused:
+            self.transport.abort()
+        elif self.arriving != "head" and self.cycle.response_started:
+            self.transport.close()
+        else:
+            self.refuse(code)
 
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, of which heads, chunk extensions and trailers are bounded: the body's are where it is read."""
@@ -102,6 +158,7 @@ class Protocol(HttpToolsProtocol):
             f"content-type: {MEDIA_TYPE}",
             f"content-length: {len(body)}",
             f"x-request-id: {request_id}",
+            *(["retry-after: 1"] if status == 503 else []),
             "connection: close",
             "\r\n",
         ]
@@ -150,22 +207,22 @@ class Server(uvicorn.Server):
         """Take no more connections, let open requests end, and return from `serve`."""
         self.should_exit = True
 
-    async def sweep(self) -> None:
-        """End connections whose head does not come, for as long as the server lives."""
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            late = loop.time() - HEAD_SECONDS
-            for connection in list(cast(set[object], self.server_state.connections)):
-                if isinstance(connection, Protocol) and connection.head_since is not None and connection.head_since < late:
-                    connection.refuse("timeout")
+
+async def _sweep(awaited: dict[Protocol, float]) -> None:
+    """End the connections that were awaited too long."""
+    now = asyncio.get_running_loop().time
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        for connection in [connection for connection, until in awaited.items() if until < now()]:
+            connection.end("timeout")
 
 
 async def serve(app: ASGIApp, door: Door, listener: socket.socket) -> None:
     """Serve webhooks at the door and everything else by `app`, until SIGTERM or SIGINT."""
+    awaited: dict[Protocol, float] = {}
     config = uvicorn.Config(
         cast(Any, app),
-        http=cast(Any, partial(Protocol, door)),
+        http=cast(Any, partial(Protocol, door, awaited, most_connections())),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -177,7 +234,7 @@ async def serve(app: ASGIApp, door: Door, listener: socket.socket) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = Server(config)
-    sweeping = asyncio.create_task(server.sweep())
+    sweeping = asyncio.create_task(_sweep(awaited))
     try:
         await server.serve(sockets=[listener])
     finally:

@@ -239,7 +239,8 @@ class SQLite:
         return False
 
     def wake(self) -> None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        # Polling finds what a lost wake-up did not, when there are no more files to be opened.
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             for path in self._wake_dir.glob("*.sock"):
                 try:

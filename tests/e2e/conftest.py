@@ -146,10 +146,11 @@ def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 TIGHT = """
-import gateway.api.inbound
+import gateway.api.server
 import gateway.store.journal
 
-gateway.api.inbound.BODY_SECONDS = 0.3
+gateway.api.server.HEAD_SECONDS = 1.0
+gateway.api.server.BODY_SECONDS = 0.3
 gateway.store.journal.MAX_QUEUED = 12
 """
 

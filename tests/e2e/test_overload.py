@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 
@@ -90,3 +91,78 @@ def test_g7_a_signature_or_a_key_after_the_body_counts_for_nothing(tight):
             assert answer.startswith(b"HTTP/1.1 401 "), answer
         sender.sendall(f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {API_KEY}\r\n\r\n".encode())
         assert sender.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+BODY_TO_COME = b"Host: x\r\nContent-Length: 1000\r\n\r\n"
+WITH_KEY = f"Authorization: Bearer {API_KEY}\r\n".encode()
+NEVER_DONE = {
+    "nothing": b"",
+    "a head that stops": b"GET / HT",
+    "empty lines": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n\r\n",
+    "no body to nowhere": b"POST /nowhere HTTP/1.1\r\n" + BODY_TO_COME,
+    "a byte to nowhere": b"POST /nowhere HTTP/1.1\r\n" + BODY_TO_COME + b"x",
+    "no body of a webhook": b"POST /webhooks/stripe HTTP/1.1\r\n" + BODY_TO_COME,
+    "a byte of a webhook": b"POST /webhooks/stripe HTTP/1.1\r\n" + BODY_TO_COME + b"x",
+    "a byte of a call without a key": b"POST /api/v1/events HTTP/1.1\r\n" + BODY_TO_COME + b"x",
+    "no body of a call": b"POST /api/v1/events HTTP/1.1\r\n" + WITH_KEY + BODY_TO_COME,
+    "a byte of a call": b"POST /api/v1/events HTTP/1.1\r\n" + WITH_KEY + BODY_TO_COME + b"x",
+    "an upgrade": b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: foo\r\n\r\nxx",
+    "another request, half": b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\nGET /hea",
+}
+
+
+def test_g10_no_connection_lives_on_what_does_not_come(tight):
+    connections = {what: socket.create_connection(("127.0.0.1", tight.port), timeout=6) for what in NEVER_DONE}
+    for what, connection in connections.items():
+        connection.sendall(NEVER_DONE[what])
+    said = {}
+    for what, connection in connections.items():
+        said[what] = connection.makefile("rb").read()  # to its end, or TimeoutError
+        connection.close()
+    for what in ("a head that stops", "no body of a webhook", "a byte of a webhook", "no body of a call", "a byte of a call"):
+        assert said[what].startswith(b"HTTP/1.1 408 "), (what, said[what])
+        assert said[what].count(b"HTTP/1.1 ") == 1
+    for what in ("empty lines", "a byte to nowhere", "a byte of a call without a key"):
+        assert said[what].count(b"HTTP/1.1 ") == 1, (what, said[what])
+    assert '"api.error"' not in tight.log("gateway")
+
+
+def test_g10_requests_that_wait_for_one_another_are_bounded(tight):
+    with socket.create_connection(("127.0.0.1", tight.port), timeout=6) as sender, pytest.raises(ConnectionError):
+        sender.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 500_000)
+
+
+def test_g10_answers_that_are_not_read_are_not_kept(tight):
+    with socket.socket() as sender:
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sender.settimeout(6)
+        sender.connect(("127.0.0.1", tight.port))
+        sender.sendall(b"GET /schema/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 90)
+        time.sleep(2.5)  # the wire tells nothing of what is kept beyond it
+        assert 0 < sender.makefile("rb").read().count(b"HTTP/1.1 200 ") < 90
+
+
+FEW_FILES = """
+import resource
+
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300))
+"""
+
+
+def test_g10_more_connections_than_files_make_room_for_good_webhooks(tmp_path):
+    (tmp_path / "few").mkdir()
+    (tmp_path / "few" / "files.py").write_text(FEW_FILES)
+    with site(tmp_path, settings={"TIDEGATE_PROVIDERS": "few"}) as made:
+        made.run("migrate")
+        made.start("gateway")
+        made.wait_ready()
+        senders = [socket.create_connection(("127.0.0.1", made.port), timeout=5) for _ in range(400)]
+        for sender in senders:
+            with contextlib.suppress(ConnectionError):  # it has made room already
+                sender.sendall(b"POST /webhooks/stripe HTTP/1.1\r\n" + BODY_TO_COME)
+        assert post(made.url(), "evt_good").status_code == 200
+        with senders[0] as longest:
+            assert longest.recv(4096).startswith(b"HTTP/1.1 503 ")
+        assert post(made.url(), "evt_better").status_code == 200
+        for sender in senders:
+            sender.close()
