@@ -8,7 +8,9 @@ import os
 import socket
 import sqlite3
 import threading
+import weakref
 from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -136,6 +138,7 @@ class SQLite:
             self._turn = os.open(self.path.with_suffix(".turn"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Unavailable(f"SQLite: {self.path.parent} cannot be written: {error.strerror}", state="read_only") from error
+        os.register_at_fork(after_in_child=partial(_leave_turn, weakref.ref(self)))
         self._writer: sqlite3.Connection | None = None
         self._file = (0, 0)
         self._readers = threading.local()
@@ -278,6 +281,13 @@ class SQLite:
                 self._writer.close()
             os.close(self._turn)
 
+    def leave_turn(self) -> None:
+        """In a forked child, which shares the lock and would keep it when this process is killed: it is no writer."""
+        if not self._closed:
+            self._closed = True
+            os.close(self._turn)
+            self._turn = -1
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
             f"file:{quote(str(self.path))}?mode=rw",
@@ -297,3 +307,9 @@ class SQLite:
         ):
             connection.execute(f"pragma {pragma}")
         return connection
+
+
+def _leave_turn(reference: weakref.ref[SQLite]) -> None:
+    database = reference()
+    if database is not None:
+        database.leave_turn()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
+import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -273,3 +276,48 @@ def test_a_connection_cut_in_the_middle_of_a_commit_does_each_thing_once_and_say
         assert proxy.cut == ""
         assert len(store.database.read("select id from runs")) == 3
         assert store.told == []
+
+
+def test_a_child_that_outlives_a_killed_writer_holds_no_turn(tmp_path):
+    """A user's function may fork; what it has left must not keep everybody else from writing."""
+    url = f"sqlite:///{tmp_path / 'tidegate.db'}"
+    program = f"""
+import os, time
+from gateway.store.database import open_database
+with open_database({url!r}).transaction():
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+    print(child, flush=True)
+    time.sleep(60)
+"""
+    with troubled(url) as store:
+        writer = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert writer.stdout is not None
+        child = int(writer.stdout.readline())
+        try:
+            writer.kill()
+            writer.wait()
+            store.recovers()
+        finally:
+            os.kill(child, signal.SIGKILL)
+            writer.stdout.close()
+
+
+def test_no_files_left_cost_a_wake_up_and_not_the_thread_that_wakes(tmp_path):
+    url = f"sqlite:///{tmp_path / 'tidegate.db'}"
+    with troubled(url) as store:
+        store.accept()
+        woken = threading.Event()
+        stop = store.database.listen(woken.set)
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+        try:
+            store.database.wake()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert not woken.is_set()
+        store.database.wake()
+        assert woken.wait(5)
+        stop()
