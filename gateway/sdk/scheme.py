@@ -317,7 +317,7 @@ class Hmac:
 
     def _decode(self, text: str) -> bytes | None:
         try:
-            raw = bytes.fromhex(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
+            raw = binascii.unhexlify(text) if self.encoding == "hex" else base64.b64decode(text, validate=True)
         except (ValueError, binascii.Error):
             return None
         return raw if len(raw) == self._size else None

@@ -347,3 +347,14 @@ def test_g2_another_body_under_a_known_github_delivery_is_another_event():
     headers = [("x-github-event", "push"), ("x-github-delivery", "g1")]
     keys = {read(GitHub(), Inbound("POST", "/", headers, body)).key for body in (b'{"a": 1}', b'{"a": 2}')}
     assert len(keys) == 2
+
+
+@every_provider
+def test_g7_a_signature_in_hex_has_no_spaces(provider):
+    request = signed(provider, b"{}")
+    value = request.headers[0][1]
+    assert verdict(provider, request) == Verified(0)
+    for spaced in (value[:-2] + " " + value[-2:], value[:-2] + "\t" + value[-2:]):
+        assert verdict(provider, with_header(request, spaced)) == Rejected(
+            "malformed_header", f"It should look like {provider.scheme.shape}."
+        )
