@@ -115,7 +115,7 @@ def _headers(raw: Headers, limit: int) -> list[tuple[str, str]]:
     size = 0
     for name, value in headers:
         size += len(name) + len(value)
-        if name == "content-length" and value.isascii() and value.isdigit() and int(value) > limit:
+        if name == "content-length" and value.isascii() and value.isdigit() and int(value.lstrip("0") or "0") > limit:
             raise Unreadable("too_large")
         if name == "content-encoding" and value.lower() != "identity":
             raise Unreadable("unsupported_media_type")

@@ -24,6 +24,8 @@ from gateway.store.inbox import Accept, EventRecord, Quarantine, RequestRecord
 from gateway.store.journal import Journal
 from gateway.telemetry import Telemetry
 
+ESCAPED = "\uffff"
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -180,5 +182,10 @@ def _told(error: Exception) -> str:
 
 
 def _storable(key: str) -> str:
-    """A key as text that both databases keep: no NUL, no lone surrogate."""
-    return key.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    """A key as text that both databases keep: no NUL, no lone surrogate; no two keys have one text.
+
+    What had to be escaped is marked, and so is what looks as if it had been. U+FFFF is no character, and in no one's ids.
+    """
+    if "\0" not in key and not key.startswith(ESCAPED) and not _SURROGATE.search(key):
+        return key
+    return ESCAPED + key.replace("\\", "\\\\").replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

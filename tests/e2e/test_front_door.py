@@ -184,6 +184,25 @@ def test_bytes_that_are_no_http_do_not_end_the_gateway(served):
     assert httpx.get(served.url() + "/healthz").json() == {"status": "ok"}
 
 
+@pytest.mark.parametrize("path", ["/webhooks/stripe", "/api/v1/events"])
+@pytest.mark.parametrize("length", ["0" * 5000 + "2", "1" * 5000])
+def test_a_length_of_thousands_of_digits_is_no_fault_of_ours(served, path, length):
+    with socket.create_connection(("127.0.0.1", served.port), timeout=5) as connection:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
+        connection.sendall(head.encode() + b"{}")
+        assert connection.recv(4096).startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 401 ", b"HTTP/1.1 413 "))
+
+
+@pytest.mark.parametrize(("odd", "plain"), [("nul\0key", r"nul\0key"), ("lone\ud800key", r"lone\ud800key"), ("both\\\0", r"both\\0")])
+def test_g2_an_id_that_no_database_keeps_is_not_taken_for_another(served, odd, plain):
+    ids = {odd, plain, "\uffff" + odd, "\uffff" + plain, odd.replace("\0", "\0\0")}
+    answers = {key: post(served.url(), key).json() for key in ids}
+    assert not any(answer["duplicate"] for answer in answers.values())
+    assert len({answer["id"] for answer in answers.values()}) == len(answers)
+    assert all(post(served.url(), key).json()["duplicate"] for key in ids)
+    assert served.get(f"/events/{answers[plain]['id']}")["key"] == plain
+
+
 def test_functions_retry_give_up_time_out_and_are_skipped_as_declared(served):
     events = {name: send(served, f"own/{name}", '{"n": 1}') for name in ("retry", "never", "slow", "gone")}
     retried = final(served, events["retry"])
