@@ -243,7 +243,7 @@ def _exact(body: bytes, many: bool) -> list[NewEvent]:
 
 def _accept(deps: Deps, new: NewEvent, pointer: str, now: int, trace: str | None) -> Accept:
     if not _NAME.fullmatch(new.name) or len(new.name) > 200:
-        message = f"Event name {new.name!r}: use letters, digits, `_.-` and a `/`, as in `user/created`."
+        message = f"Event name {new.name!r}: use letters, digits, `_.-:` and a `/`, as in `user/created`."
         raise InvalidRequest(message, code="invalid_event", pointer=f"{pointer}/name")
     if new.id is not None and not _ID.fullmatch(new.id):
         raise InvalidRequest("An event's `id` has 1 to 255 printable characters.", code="invalid_event", pointer=f"{pointer}/id")

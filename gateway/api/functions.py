@@ -84,7 +84,7 @@ async def resume_function(deps: Deps, function_id: str) -> Response[bytes]:
     responses=describe.answers(schemas.Sent, 404, 409, 413, 422),
 )
 async def invoke_function(deps: Deps, request: Call, function_id: str) -> Response[bytes]:
-    """Run one function, and no other, on an event made of `data`; its name is the first that the function listens to."""
+    """Run one function, and no other, on an event with the first name in `on` that is no wildcard, or `tidegate/function.invoked`."""
     _, spec = _find(deps, function_id)
     data = _data(await request.body())
     id_, now = new_id("evt"), deps.clock()

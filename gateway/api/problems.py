@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.typing import FieldDefinition
 
 from gateway import codec
 from gateway.api.patterns import in_words
@@ -105,7 +106,7 @@ def code_of(error: Unavailable) -> str:
 
 def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """Litestar's exception handler for everything."""
-    code, detail, members = _explain(error)
+    code, detail, members = _explain(error, request)
     request_id = request.scope["state"].get("request_id") or new_id("req")
     if code == "internal":
         telemetry = request.app.state.telemetry
@@ -118,7 +119,7 @@ def respond(request: Request[Any, Any, Any], error: Exception) -> Response[bytes
     return Response(body, status_code=status, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _explain(error: Exception) -> tuple[str, str | None, Members]:
+def _explain(error: Exception, request: Request[Any, Any, Any]) -> tuple[str, str | None, Members]:
     if isinstance(error, InvalidRequest):
         return error.code, str(error), [(error.pointer, str(error))] if error.pointer is not None else []
     for kind, code in _BY_CLASS:
@@ -126,7 +127,7 @@ def _explain(error: Exception) -> tuple[str, str | None, Members]:
             # A driver's words about our store are for the logs, not for whoever calls.
             return code, None if isinstance(error, Unavailable) else str(error), []
     if isinstance(error, ValidationException):
-        return _invalid(error)
+        return _invalid(error, request.route_handler.parsed_fn_signature.parameters)
     if isinstance(error, HTTPException) and error.detail == GONE:
         return "unreadable", None, []
     if isinstance(error, HTTPException) and error.status_code < 500:
@@ -143,15 +144,29 @@ class _Fault(msgspec.Struct):
     source: str = ""
 
 
-def _invalid(error: ValidationException) -> tuple[str, str | None, Members]:
+def _invalid(error: ValidationException, parameters: Mapping[str, FieldDefinition]) -> tuple[str, str | None, Members]:
     try:
         faults = msgspec.convert(error.extra, list[_Fault])
     except msgspec.ValidationError:
         return "invalid_request", error.detail.partition(" for ")[0], []
-    told = [("" if fault.key == "data" else fault.key, in_words(fault.message), fault.source) for fault in faults]
+    told = [("" if fault.key == "data" else fault.key, _words(fault, parameters), fault.source) for fault in faults]
     detail = "; ".join(f"{key}: {message}" if key else message for key, message, _ in told)
     members = [(_pointer(key), message) for key, message, source in told if source in ("body", "")]
     return "invalid_request", detail, members
+
+
+def _words(fault: _Fault, parameters: Mapping[str, FieldDefinition]) -> str:
+    """A fault in words; of an enumeration with what it takes, which msgspec leaves open."""
+    if not fault.message.startswith("Invalid enum value"):
+        return in_words(fault.message)
+    name = re.split(r"[.\[]", fault.key)[0]
+    kind = parameters[name].annotation if name in parameters else get_type_hints(parameters["data"].annotation)[name]
+    return f"{fault.message}; there are {', '.join(_choices(kind))}"
+
+
+def _choices(kind: Any) -> list[str]:
+    """The values of the Literal in an annotation."""
+    return [str(one) for part in get_args(kind) for one in ([part] if get_origin(kind) is Literal else _choices(part))]
 
 
 def _pointer(key: str) -> str:

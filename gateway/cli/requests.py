@@ -83,9 +83,12 @@ def reprocess(
     since: Since = None,
     as_json: Json = False,
 ) -> None:
-    """Verify quarantined requests again, judged as of their receipt with today's secrets, and deliver what holds."""
+    """Verify quarantined requests again, judged as of their receipt with today's secrets, and deliver what holds.
+
+    Exit code 1 when the one request is still refused.
+    """
     from gateway.cli.client import Client
-    from gateway.cli.output import cell, console, print_json, print_list
+    from gateway.cli.output import print_json
 
     if (request_id is None) == (source is None):
         raise InvalidRequest("give a request id, or --source NAME for all quarantined requests of a source")
@@ -94,13 +97,21 @@ def reprocess(
         found = [client.send("POST", f"/requests/{request_id}/reprocess")]
     else:
         found = list(_all_of(client, {"source": source, "since": since and earlier(since)}))
+    refused = [one["id"] for one in found if one["status"] == "quarantined"]
     if as_json:
         print_json({"data": found})
-        return
+    else:
+        _print_reprocessed(found, refused)
+    if request_id is not None and refused:
+        raise typer.Exit(1)
+
+
+def _print_reprocessed(found: list[dict[str, Any]], refused: list[str]) -> None:
+    from gateway.cli.output import console, print_list
+
     print_list({"data": found}, {"ID": "id", "STATUS": "status", "REASON": "reason", "EVENT": "event_id"}, "No quarantined requests.")
-    refused = sum(one["status"] == "quarantined" for one in found)
     if refused:
-        console.print(f"{refused} still refused; see why: tidegate requests show", cell(next(o["id"] for o in found if o["reason"])))
+        console.print(f"{len(refused)} still refused; see why: tidegate requests show {refused[0]}", markup=False)
 
 
 def _all_of(client: Any, body: dict[str, Any]) -> Iterator[dict[str, Any]]:

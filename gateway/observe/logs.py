@@ -47,12 +47,19 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "worker.astray": ("error", "what follows from arrived events or ended runs could not be done; it is tried again"),
     "worker.abandoned": ("error", "a function blocked the event loop for a lease; worker restarts"),
     "run.started": ("debug", "run started"),
-    "run.ended": ("warning", "run failed"),
     "run.lease_lost": ("warning", "run was cancelled, or has another holder; result dropped"),
     "run.commit_failed": ("error", "result could not be kept"),
     "retention.swept": ("info", "what was old is removed"),
     "functions.published": ("info", "functions published"),
     "process.exited": ("error", "process ended; restarting"),
+}
+
+# A run's attempt may end in many ways; those that are everyday have no line.
+ENDED: dict[str, tuple[str, str]] = {
+    "fail": ("warning", "run failed"),
+    "retry": ("info", "attempt failed; the run is tried again"),
+    "hand_back": ("info", "attempt was handed back; another worker goes on"),
+    "cancel": ("info", "run was cancelled"),
 }
 
 
@@ -102,9 +109,10 @@ class LogListener:
         self._floods: dict[tuple[Any, ...], tuple[float, int]] = {}
 
     def __call__(self, name: str, facts: dict[str, Any]) -> None:
-        level, sentence = SENTENCES[name]
-        if name in self._silent or (name == "run.ended" and facts["move"] in ("succeed", "park")):
+        told = ENDED.get(facts["move"]) if name == "run.ended" else SENTENCES[name]
+        if told is None or name in self._silent:
             return
+        level, sentence = told
         repeated = self._repeated(name, facts) if name in FLOODS else 0
         if repeated is None:
             return

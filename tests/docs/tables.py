@@ -14,7 +14,7 @@ from litestar.handlers import HTTPRouteHandler
 import gateway.api
 from gateway.api.problems import PROBLEMS
 from gateway.cli import application
-from gateway.observe.logs import SENTENCES
+from gateway.observe.logs import ENDED, SENTENCES
 from tests.docs.pages import table_in
 from tests.processes import ROOT
 
@@ -57,7 +57,8 @@ def problems() -> list[str]:
 
 def facts() -> list[str]:
     """Every fact that is logged: its level and its sentence."""
-    return [f"| `{fact}` | {level} | {sentence} |" for fact, (level, sentence) in sorted(SENTENCES.items()) if level != "debug"]
+    told = [*SENTENCES.items(), *(("run.ended", words) for words in ENDED.values())]
+    return [f"| `{fact}` | {level} | {sentence} |" for fact, (level, sentence) in sorted(told) if level != "debug"]
 
 
 def _first(text: str | None) -> str:

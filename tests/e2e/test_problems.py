@@ -166,3 +166,21 @@ def test_every_code_is_answered_as_a_problem_that_says_what_to_do(tight, code):
 def test_what_is_not_there_is_a_problem_wherever_one_looks(tight, method, path):
     answer = http(tight, method, path, headers=AUTH)
     assert (answer.status in (404, 405), answer.headers["content-type"]) == (True, MEDIA_TYPE)
+
+
+def test_a_word_that_an_enumeration_has_not_is_told_with_those_it_has(tight):
+    said = tight.call("POST", "/keys", {"name": "p", "scopes": ["read", "fly"]}).json()
+    assert said["detail"] == "scopes[1]: Invalid enum value 'fly'; there are read, payload:read, send, replay, admin"
+    assert said["errors"][0]["pointer"] == "/scopes/1"
+    said = tight.call("GET", "/runs?include=everything").json()
+    assert "there are attempts, payload" in said["detail"]
+
+
+@pytest.mark.parametrize("name", ["a:b/c", "a/b:c", "a.b-c_d/e/f"])
+def test_an_event_name_may_hold_what_the_page_says(tight, name):
+    assert tight.call("POST", "/events", {"name": name}).status_code == 200
+
+
+def test_an_event_name_with_anything_else_is_told_what_it_may_hold(tight):
+    said = tight.call("POST", "/events", {"name": "a b/c"}).json()
+    assert "use letters, digits, `_.-:` and a `/`" in json.dumps(said)
