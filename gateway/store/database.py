@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from gateway.errors import StoreState
+
 Row = Sequence[Any]
 Notify = Callable[[], None]
 
@@ -66,11 +68,13 @@ class Database(Protocol):
     """A place that keeps Tidegate's tables. Errors of the driver leave it as Unavailable.
 
     `statements_wait`: whether a statement waits for another process, and not only a transaction's begin and commit.
+    `late`: what is wrong while a transaction does not come to its end.
     """
 
     url: str
     dialect: str
     statements_wait: bool
+    late: StoreState
 
     def transaction(self) -> AbstractContextManager[Transaction]:
         """The writer's transaction, flushed to disk when the block ends; used from the journal's thread only."""

@@ -126,7 +126,7 @@ class Journal:
         since = self._writing_since
         if since is None or time.monotonic() - since < STALLED_SECONDS:
             return
-        error = Unavailable("the database has not answered in time", state="stalled")
+        error = Unavailable("the database has not answered in time", state=self._database.late)
         self.health.failed(error)
         with self._arrived:
             late = [entry for entry in self._queued if isinstance(entry[1], asyncio.Future)]

@@ -149,6 +149,7 @@ class Postgres:
 
     dialect = "postgresql"
     statements_wait = True
+    late: StoreState = "stalled"
 
     def __init__(self, url: str) -> None:
         self.url = url.replace("postgres://", "postgresql://", 1)

@@ -128,6 +128,7 @@ class SQLite:
 
     dialect = "sqlite"
     statements_wait = False
+    late: StoreState = "stalled"
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -183,7 +184,9 @@ class SQLite:
     def _turn_taken(self) -> Generator[None]:
         # The kernel hands this lock over fairly and frees it when its holder dies; SQLite's busy handler sleeps
         # while the other process takes every gap.
+        self.late = "locked"
         fcntl.flock(self._turn, fcntl.LOCK_EX)
+        self.late = "stalled"
         try:
             yield
         finally:

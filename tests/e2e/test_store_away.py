@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sqlite3
@@ -49,6 +50,20 @@ def test_a_locked_database_is_a_503_in_time_one_line_and_over_by_itself(tmp_path
         assert post(made.url(), "evt_before").json() == {"id": first, "duplicate": True}
         assert lines(made, "store.away") == 1
         assert lines(made, "store.back") == 1
+
+
+def test_a_turn_that_somebody_keeps_is_a_503_in_time_that_says_so_and_over_by_itself(tmp_path):
+    with site(tmp_path) as made:
+        made.run("migrate")
+        made.start("gateway")
+        made.wait_ready()
+        with (made.folder / "data" / "tidegate.turn").open("rb") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            refused_in_time(made, "evt_while")
+            refused_in_time(made, "evt_other")
+            assert ready(made) == (503, "locked")
+        until(lambda: ready(made) == (200, "ok"))
+        until(lambda: post(made.url(), "evt_while").status_code == 200)
 
 
 def test_a_server_that_hangs_is_a_503_in_time_and_what_it_did_all_the_same_is_found(tmp_path, postgres_url):
