@@ -73,6 +73,8 @@ async def test_the_end_of_a_child_that_was_given_up_does_not_end_the_wait_for_it
     async with lab.working():
         [run_id] = await lab.send("a/b")
         await lab.parked(run_id, "invoke")
+        [first] = await lab.until(lambda: lab.runs("child"))
+        await lab.parked(first["id"], "sleep")
         lab.pass_time(3601)
         assert "has not ended in time" in (await lab.ended(run_id))["error"]["message"]
         await lab.until(lambda: store.count("endings") == 0)
