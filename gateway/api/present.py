@@ -12,7 +12,7 @@ from gateway import codec
 from gateway.api import schemas
 from gateway.clock import NEVER, to_rfc3339
 from gateway.core.spec import FunctionSpec
-from gateway.ingest.sources import Source
+from gateway.ingest.sources import Source, Unserved
 from gateway.sdk.provider import Provider
 from gateway.sdk.scheme import REMEDIES
 from gateway.store.reads import Page
@@ -201,6 +201,22 @@ def source(found: Source, url: str, now: int, uses: Mapping[int, int]) -> schema
             )
             for secret in found.secrets
         ],
+    )
+
+
+def unserved(found: Unserved, url: str) -> schemas.Source:
+    """A source that is kept and not served, and why."""
+    return schemas.Source(
+        id=found.id,
+        name=found.name,
+        provider=found.provider,
+        url=url,
+        enabled=False,
+        origin=found.origin,
+        setup="",
+        samples=[],
+        secrets=[],
+        left_out=found.why,
     )
 
 

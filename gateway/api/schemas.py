@@ -236,6 +236,7 @@ class Source(msgspec.Struct):
     setup: str
     samples: Annotated[list[str], Meta(description="What `tidegate trigger` and `POST /sources/{id}/test` can send.")]
     secrets: list[Secret]
+    left_out: Annotated[str | None, Meta(description="Why a source that is kept is not served; it answers 404.")] = None
 
 
 class Key(msgspec.Struct):

@@ -14,7 +14,7 @@ from gateway.api.filters import instant
 from gateway.clock import SECOND
 from gateway.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, Unavailable
 from gateway.ids import new_id
-from gateway.ingest.sources import Secret, Source, seal
+from gateway.ingest.sources import Secret, Source, Unserved, seal
 from gateway.sdk.provider import Provider
 from gateway.sdk.scheme import Inbound, fault_of
 from gateway.store.access import BY_API, ChangeSource, CreateSource, DeleteSource
@@ -24,9 +24,9 @@ Call = Request[Any, Any, Any]
 
 @get("/sources", tags=["sources"], responses=describe.answers(schemas.SourceList))
 async def list_sources(deps: Deps) -> Response[bytes]:
-    """The sources of this gateway; never their secrets."""
+    """The sources of this gateway, those it keeps and does not serve too; never their secrets."""
     uses = await asyncio.to_thread(deps.reads.secret_uses)
-    return present.json(schemas.SourceList([_show(deps, source, uses) for source in deps.live.sources.values()]))
+    return present.json(schemas.SourceList([_show(deps, source, uses) for source in _all(deps)]))
 
 
 @get("/sources/{source_id:str}", tags=["sources"], responses=describe.answers(schemas.Source, 404))
@@ -43,7 +43,7 @@ async def get_source(deps: Deps, source_id: str) -> Response[bytes]:
     responses=describe.answers(schemas.Source, 404, 409, 413, 415, 422, status=201),
 )
 async def create_source(deps: Deps, data: schemas.NewSource) -> Response[bytes]:
-    """Make a source. It is served here at once, and by every other gateway within a second."""
+    """Make a source, or take over one that is not served. It is served here at once, by every other gateway within a second."""
     if data.name == BY_API:
         raise Conflict("The source `api` is what events sent through the API come from.")
     if data.provider not in deps.providers:
@@ -54,7 +54,9 @@ async def create_source(deps: Deps, data: schemas.NewSource) -> Response[bytes]:
         _refuse_fault(deps.providers[data.provider], text, f"/secrets/{n}")
     secrets = [Secret(n, text, now) for n, text in enumerate(data.secrets)]
     sealed = seal(deps.cipher, data.name, secrets)
-    if not await deps.journal.commit(CreateSource(new_id("src"), data.name, data.provider, sealed, now)):
+    left = deps.live.unserved.get(data.name)
+    instead_of = None if left is None else (left.id, left.version)
+    if not await deps.journal.commit(CreateSource(new_id("src"), data.name, data.provider, sealed, now, instead_of)):
         raise Conflict(f"There is a source {data.name!r} already.")
     await deps.refresh()
     return await _answer(deps, _find(deps, data.name), 201)
@@ -107,7 +109,8 @@ async def disable_source(deps: Deps, request: Call, source_id: str) -> Response[
 )
 async def delete_source(deps: Deps, request: Call, source_id: str) -> None:
     """Remove a source and its secrets; what it received stays."""
-    source = _editable(deps, request, source_id)
+    source = _find(deps, source_id)
+    _refuse_unchangeable(request, source)
     if not await deps.journal.commit(DeleteSource(source.id, source.version)):
         raise Conflict("Somebody else has just changed this source; look, and try again.")
     await deps.refresh()
@@ -173,7 +176,7 @@ async def remove_source_secret(deps: Deps, request: Call, source_id: str, n: int
 )
 async def test_source(deps: Deps, source_id: str, data: schemas.Sample) -> Response[bytes]:
     """Sign one of the provider's samples with the source's newest secret and take it in, as if the third party had sent it."""
-    source, now = _find(deps, source_id), deps.clock()
+    source, now = _served(deps, source_id), deps.clock()
     secret = source.newest(now)
     if data.type not in source.provider.samples:
         known = ", ".join(sorted(source.provider.samples)) or "none"
@@ -190,21 +193,36 @@ async def test_source(deps: Deps, source_id: str, data: schemas.Sample) -> Respo
     return Response(answer.body, media_type="application/json")
 
 
-def _find(deps: Deps, source_id: str) -> Source:
-    for source in deps.live.sources.values():
+def _all(deps: Deps) -> list[Source | Unserved]:
+    return sorted([*deps.live.sources.values(), *deps.live.unserved.values()], key=lambda source: source.name)
+
+
+def _find(deps: Deps, source_id: str) -> Source | Unserved:
+    for source in _all(deps):
         if source_id in (source.id, source.name):
             return source
     raise NotFound(f"There is no source {source_id!r}.")
 
 
-def _editable(deps: Deps, request: Call, source_id: str) -> Source:
+def _served(deps: Deps, source_id: str) -> Source:
     source = _find(deps, source_id)
-    if source.origin != BY_API:
+    if isinstance(source, Unserved):
+        raise Conflict(f"This source is not served: {source.why}. Take it over by making it anew, or delete it.")
+    return source
+
+
+def _editable(deps: Deps, request: Call, source_id: str) -> Source:
+    source = _served(deps, source_id)
+    _refuse_unchangeable(request, source)
+    return source
+
+
+def _refuse_unchangeable(request: Call, source: Source | Unserved) -> None:
+    if isinstance(source, Source) and source.origin != BY_API:
         raise Conflict(f"This source is configured by {source.origin}; change it there and restart the gateway.")
     wanted = request.headers.get("if-match")
     if wanted is not None and wanted.strip() not in ("*", _etag(source)):
         raise PreconditionFailed()
-    return source
 
 
 def _secret(source: Source, n: int) -> Secret:
@@ -233,19 +251,21 @@ async def _change(deps: Deps, source: Source, secrets: Any, enabled: bool, statu
     return await _answer(deps, _find(deps, source.name), status)
 
 
-async def _answer(deps: Deps, source: Source, status: int = 200) -> Response[bytes]:
+async def _answer(deps: Deps, source: Source | Unserved, status: int = 200) -> Response[bytes]:
     uses = await asyncio.to_thread(deps.reads.secret_uses)
     response = present.json(_show(deps, source, uses), status)
     response.headers["ETag"] = _etag(source)
     return response
 
 
-def _etag(source: Source) -> str:
+def _etag(source: Source | Unserved) -> str:
     return f'"{source.version}"'
 
 
-def _show(deps: Deps, source: Source, uses: Any) -> schemas.Source:
+def _show(deps: Deps, source: Source | Unserved, uses: Any) -> schemas.Source:
     url = f"{deps.settings.inbound_url}/webhooks/{source.name}"
+    if isinstance(source, Unserved):
+        return present.unserved(source, url)
     # A number is given anew once the secret that had it last is removed; what was noted before is of that one.
     made = {secret.n: secret.created_at for secret in source.secrets}
     used = {n: at for (id_, n), at in uses.items() if id_ == source.id and at >= made.get(n, 0)}

@@ -28,7 +28,7 @@ async def print_banner(settings: Settings) -> None:
         while time.monotonic() < deadline:
             try:
                 ready = (await client.get("/readyz")).json()
-                sources = (await client.get("/api/v1/sources")).json()["data"]
+                sources = [row for row in (await client.get("/api/v1/sources")).json()["data"] if not row["left_out"]]
                 functions = (await client.get("/api/v1/functions")).json()["data"]
                 break
             except (httpx.HTTPError, ValueError, KeyError):

@@ -105,4 +105,4 @@ def _gateway(settings: Settings) -> Iterator[Finding]:
         f"the gateway at {url} is {ready['status']}, its store {store['state']}. {store.get('detail', '')}".rstrip(),
     )
     for found in ready.get("broken", []):
-        yield False, f"the gateway has left out {found['file']}: {found['message']}"
+        yield False, f"left out by the gateway: {found['file']}: {found['message']}"

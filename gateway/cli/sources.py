@@ -39,6 +39,7 @@ def sources(context: typer.Context, as_json: Json = False) -> None:
         "ENABLED": "enabled",
         "LIVE SECRETS": "secrets",
         "FROM": "origin",
+        **({"LEFT OUT": "left_out"} if any(row["left_out"] for row in rows) else {}),
     }
     print_list({"data": rows}, columns, "No sources yet. Make one: tidegate sources add stripe --provider stripe")
 
@@ -59,7 +60,7 @@ def add(
     generate: Annotated[bool, typer.Option("--generate", help="Make a secret up, for third parties that let you choose it.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make a source; it is live at once."""
+    """Make a source, or take over one that is left out; it is live at once."""
     from gateway.cli.client import Client
 
     text = secrets.token_urlsafe(32) if generate else _secret(secret)
@@ -156,6 +157,10 @@ def _print(source: dict[str, Any], as_json: bool) -> None:
         return
     for field in ("name", "provider", "url", "enabled", "origin"):
         console.print(f"{field:<10}", cell(source[field]))
+    if source["left_out"]:
+        console.print(f"Left out, it answers 404: {source['left_out']}.", markup=False)
+        console.print(f"Take it over: tidegate sources add {source['name']}, or remove it: tidegate sources delete {source['name']}")
+        return
     console.print(f"At the third party: enter the URL above. {source['setup']}".rstrip(), markup=False)
     columns = {"SECRET": "n", "LIVE": "live", "ADDED": "created_at", "EXPIRES": "expires_at", "LAST USED": "last_used_at"}
     empty = f"No secret: everything is refused. Add one: tidegate sources add-secret {source['name']}"

@@ -50,6 +50,8 @@ def trigger(
 def _source(client: Any, name: str) -> dict[str, Any]:
     sources = {source["name"]: source for source in client.get("/sources")["data"]}
     if name in sources:
+        if sources[name]["left_out"]:
+            raise NotFound(f"the source {name!r} is left out: {sources[name]['left_out']}; take it over: tidegate sources add {name}")
         return sources[name]
     providers = [provider["name"] for provider in client.get("/providers")["data"]]
     variable = f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"

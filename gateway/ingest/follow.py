@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gateway.clock import SECOND, Clock
@@ -18,7 +18,7 @@ from gateway.ids import new_id
 from gateway.ingest.fanout import Fanout
 from gateway.ingest.quarantine import Budget
 from gateway.ingest.receive import Key, Live
-from gateway.ingest.sources import Source, numbered, seal, unseal
+from gateway.ingest.sources import Source, Unserved, numbered, seal, unseal
 from gateway.sdk.provider import Provider
 from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings, SourceSettings
@@ -60,7 +60,8 @@ class Follower:
         self._clock = clock
         self._telemetry = telemetry
         self._budgets: dict[str, Budget] = {}
-        self.broken: list[BrokenModule] = []
+        self._misconfigured: dict[str, BrokenModule] = {}
+        self._left_out: list[BrokenModule] = []
         self._configured = {source.name: source for source in settings.sources if self._configure(source)}
         self._seen: Any = None
         self._refreshing = threading.Lock()
@@ -68,16 +69,19 @@ class Follower:
         self.live = Live({}, Fanout({}))
         self.refresh()
 
+    @property
+    def broken(self) -> list[BrokenModule]:
+        """What is left out now, and why."""
+        return [*self._misconfigured.values(), *self._left_out]
+
     def _configure(self, source: SourceSettings) -> bool:
         """Keep a configured source, sealed, so that the CLI can sign as it."""
         if source.provider not in self._providers:
-            self._leave_out(source.origin, source.name, self._no_provider(source.provider))
-            return False
+            return self._refuse(source, self._no_provider(source.provider))
         faults = [fault for text in source.secrets if (fault := fault_of(self._providers[source.provider].scheme, text))]
         if faults or not source.secrets:
             why = f"a secret cannot be right: {faults[0]}" if faults else "it has no secret; paste the one the third party shows you"
-            self._leave_out(source.origin, source.name, why)
-            return False
+            return self._refuse(source, why)
         sealed = seal(self._cipher, source.name, numbered(source.secrets))
         save = SaveSource(
             id=new_id("src"),
@@ -90,9 +94,13 @@ class Follower:
         )
         if not self._journal.submit(save).result():
             message = "one of this name was made through the API, which is kept; delete it there, or choose another name"
-            self._leave_out(source.origin, source.name, message)
-            return False
+            return self._refuse(source, message)
         return True
+
+    def _refuse(self, source: SourceSettings, why: str) -> bool:
+        self._misconfigured[source.name] = found = BrokenModule(source.origin, f"source {source.name!r}: {why}")
+        self._tell(found)
+        return False
 
     def _renumbered(self, source: SourceSettings) -> bool:
         """Whether the numbers of a configured source's secrets stand for others than when it was last kept."""
@@ -106,33 +114,41 @@ class Follower:
         """Read the database and replace what has changed. Raises Unavailable when it is away."""
         with self._refreshing:  # what was read first must not replace what was read later
             apps = {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self._reads.apps()}
-            rows = [row for row in self._reads.sources() if row["origin"] == BY_API or row["name"] in self._configured]
+            rows = self._reads.sources()
             keys = {bytes(row["hash"]): _key(row) for row in self._reads.api_keys()}
             self._replace(apps, self._reads.pauses(), rows, keys)
 
-    def _replace(self, apps: Apps, pauses: Mapping[str, int], rows: list[Record], keys: dict[bytes, Key]) -> None:
+    def _replace(self, apps: Apps, pauses: Mapping[str, int], rows: Sequence[Record], keys: dict[bytes, Key]) -> None:
         before = self.live.fanout
         if apps != before.apps or pauses != before.pauses:
             self.live.fanout = Fanout(apps, pauses)
             self._to_free |= bool(before.pauses.keys() - pauses.keys())
         seen = [(row["id"], row["version"], row["enabled"]) for row in rows]
         if seen != self._seen:
+            told, self._left_out = self._left_out, []
+            made = [self._made(row) for row in rows]
+            self.live.sources = {source.name: source for source in made if isinstance(source, Source)}
+            self.live.unserved = {source.name: source for source in made if isinstance(source, Unserved)}
             self._seen = seen
-            self.live.sources = {row["name"]: made for row in rows if (made := self._source(row)) is not None}
+            for found in self._left_out:
+                if found not in told:
+                    self._tell(found)
         if keys != self.live.keys:
             self.live.keys = keys
 
-    def _source(self, row: Record) -> Source | None:
-        name, configured = row["name"], self._configured.get(row["name"])
-        provider = self._providers.get(row["provider"])
+    def _made(self, row: Record) -> Source | Unserved:
+        """A source of the database, with the secrets that are configured now where it was not made through the API."""
+        name, by_api = row["name"], row["origin"] == BY_API
+        configured, provider = None if by_api else self._configured.get(name), self._providers.get(row["provider"])
+        if not by_api and configured is None:
+            return self._unserved(row, f"no longer configured by {row['origin']}")
         if provider is None:
-            self._leave_out("the API", name, self._no_provider(row["provider"]))
-            return None
+            return self._unserved(row, self._no_provider(row["provider"]))
         try:
             secrets = numbered(configured.secrets) if configured else unseal(self._cipher, row)
         except SettingsError as error:
             # Served without secrets: it refuses everything, keeps what it refuses, and takes a new secret.
-            self._leave_out("the API", name, f"{error}; or give it a new one: tidegate sources add-secret {name}")
+            self._leave_out(row, f"{error}; or give it a new one: tidegate sources add-secret {name}")
             secrets = ()
         limits = (self._settings.quarantine_per_minute, self._settings.quarantine_bytes)
         return Source(
@@ -146,14 +162,23 @@ class Follower:
             version=row["version"],
         )
 
+    def _unserved(self, row: Record, why: str) -> Unserved:
+        name = row["name"]
+        if name in self._misconfigured and row["origin"] != BY_API:
+            why = "left out as it is configured now; see: tidegate doctor"
+        else:
+            self._leave_out(row, f"{why}; take it over: tidegate sources add {name}, or remove it: tidegate sources delete {name}")
+        return Unserved(row["id"], name, row["provider"], row["origin"], row["version"], why)
+
     def _no_provider(self, name: str) -> str:
         return f"there is no provider {name!r} (there are: {', '.join(sorted(self._providers)) or 'none'})"
 
-    def _leave_out(self, origin: str, name: str, why: str) -> None:
-        found = BrokenModule(origin, f"source {name!r}: {why}")
-        if found not in self.broken:
-            self.broken.append(found)
-            self._telemetry.emit("source.broken", origin=origin, error=found.message)
+    def _leave_out(self, row: Record, why: str) -> None:
+        origin = "what was made through the API" if row["origin"] == BY_API else row["origin"]
+        self._left_out.append(BrokenModule(origin, f"source {row['name']!r}: {why}"))
+
+    def _tell(self, found: BrokenModule) -> None:
+        self._telemetry.emit("source.broken", origin=found.file, error=found.message)
 
     async def run(self) -> None:
         """Follow for as long as the gateway lives; show that it does, and write down what was used."""

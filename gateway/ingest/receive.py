@@ -17,7 +17,7 @@ from gateway.core.match import IF_ERROR
 from gateway.errors import DeclarationError, Overloaded, TidegateError, Unavailable
 from gateway.ids import sibling
 from gateway.ingest.fanout import Fanout
-from gateway.ingest.sources import Source, Uses
+from gateway.ingest.sources import Source, Unserved, Uses
 from gateway.sdk.provider import event_name, read
 from gateway.sdk.scheme import Inbound, Rejected
 from gateway.store.inbox import Accept, EventRecord, Quarantine, RequestRecord
@@ -45,6 +45,7 @@ class Live:
     sources: Mapping[str, Source]
     fanout: Fanout
     keys: Mapping[bytes, Key] = field(default_factory=dict[bytes, Key])
+    unserved: Mapping[str, Unserved] = field(default_factory=dict[str, Unserved])
     uses: Uses = field(default_factory=Uses)
 
 

@@ -54,6 +54,18 @@ class Source:
         return max(self.live(now), key=lambda secret: (secret.created_at, -secret.n), default=None)
 
 
+@dataclass(frozen=True, slots=True)
+class Unserved:
+    """A source that is kept and answers 404, as a disabled one: nothing configures it any more, or its provider is gone."""
+
+    id: str
+    name: str
+    provider: str
+    origin: str
+    version: int
+    why: str
+
+
 @dataclass(slots=True)
 class Uses:
     """What was used since it was last written down."""

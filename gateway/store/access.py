@@ -47,13 +47,14 @@ def _save_source(tx: Transaction, c: SaveSource) -> bool:
 
 
 class CreateSource(Command[bool], frozen=True):
-    """Make a source; False when the name is taken."""
+    """Make a source; False when the name is taken, but by the one that it is `instead_of`: its id and version."""
 
     id: str
     name: str
     provider: str
     secrets: bytes
     now: Micros
+    instead_of: tuple[str, int] | None = None
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[CreateSource]) -> list[bool]:
@@ -61,6 +62,8 @@ class CreateSource(Command[bool], frozen=True):
 
 
 def _create_source(tx: Transaction, c: CreateSource) -> bool:
+    if c.instead_of is not None:
+        tx.delete("sources", ("id", "version"), [c.instead_of])
     columns = ("id", "name", "provider", "secrets", "origin", "created_at", "enabled", "version")
     return bool(tx.insert_new("sources", columns, [(c.id, c.name, c.provider, c.secrets, BY_API, c.now, 1, 1)]))
 

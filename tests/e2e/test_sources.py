@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from tests.processes import HTTP, SECRET, site, stripe_delivery, until
+import pytest
+
+from tests.processes import HTTP, SECRET, Site, site, stripe_delivery, until
 
 
 def status(made, source: str, secret: str, port: int | None = None) -> int:
@@ -101,3 +105,74 @@ def test_a_use_that_could_not_be_written_down_is_not_forgotten(tight):
         # Nobody else writes just now: what finds the database locked is the note of this use.
         until(lambda: HTTP.get(tight.url() + "/readyz").json()["store"]["state"] == "locked")
     until(lambda: is_used(second), 3)
+
+
+ODD = """
+from gateway.sdk.provider import Provider
+from gateway.sdk.scheme import Hmac
+
+class Odd(Provider):
+    name = "odd"
+    scheme = Hmac(header="X-Odd")
+    type_at = "type"
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def left(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    """A gateway that once had a source of its environment, and one of a provider, which are both gone."""
+    url = request.getfixturevalue("postgres_url") if request.param == "postgresql" else ""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "odd.py").write_text(ODD)
+    settings = {"GITHUB_WEBHOOK_SECRET": "gh-old", "TIDEGATE_PROVIDERS": "more"}
+    with site(tmp_path, database_url=url, settings=settings) as made:
+        made.run("migrate")
+        made.start("gateway")
+        made.wait_ready()
+        assert made.call("POST", "/sources", {"name": "odd", "provider": "odd", "secrets": ["odd-secret"]}).status_code == 201
+        made.stop()
+        del made.settings["GITHUB_WEBHOOK_SECRET"]
+        (tmp_path / "more" / "odd.py").unlink()
+        made.start("gateway")
+        made.wait_ready()
+        yield made
+
+
+def test_a_source_that_nothing_configures_or_provides_any_more_is_told_of_and_answers_404(left):
+    listed = {row["name"]: row for row in left.get("/sources")["data"]}
+    assert {name: row["enabled"] for name, row in listed.items()} == {"github": False, "odd": False, "stripe": True}
+    assert "no longer configured by GITHUB_WEBHOOK_SECRET" in listed["github"]["left_out"]
+    assert "no provider 'odd'" in listed["odd"]["left_out"]
+    assert listed["stripe"]["left_out"] is None
+    told = left.cli("doctor", code=1)
+    for name in ("github", "odd"):
+        assert HTTP.post(f"{left.url()}/webhooks/{name}", content=b"{}").status_code == 404
+        for words in (left.cli("sources", "show", name), left.cli("trigger", name, "x", code=1), told):
+            assert f"tidegate sources add {name}" in words
+        assert f"tidegate sources delete {name}" in told
+        assert "not served" in left.cli("sources", "enable", name, code=1)
+    assert "no longer configured" in left.cli("sources")
+
+
+def test_a_source_that_is_left_out_can_be_taken_over_with_a_new_secret_and_stays_so(left):
+    left.cli("sources", "add", "github", "--secret", "gh-new")
+    left.cli("sources", "add", "odd", "--provider", "stripe", "--secret", "whsec_odd")
+    assert status(left, "odd", "whsec_odd") == 200
+    assert "left out" not in left.cli("doctor")
+    left.stop()
+    # Who configures it again is told that there are two.
+    left.settings["GITHUB_WEBHOOK_SECRET"] = "gh-old"
+    left.start("gateway")
+    left.wait_ready()
+    shown = left.get("/sources/github")
+    assert (shown["origin"], shown["enabled"], shown["left_out"]) == ("api", True, None)
+    assert status(left, "odd", "whsec_odd") == 200
+    assert "made through the API, which is kept" in left.cli("doctor", code=1)
+
+
+def test_a_source_that_is_left_out_can_be_removed(left):
+    for name in ("github", "odd"):
+        assert left.call("DELETE", f"/sources/{name}", If_Match='"77"').status_code == 412
+        left.cli("sources", "delete", name, "--yes")
+        assert left.call("GET", f"/sources/{name}").status_code == 404
+    assert "left out" not in left.cli("doctor")
