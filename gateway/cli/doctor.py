@@ -9,7 +9,7 @@ import httpx
 import typer
 
 from gateway.cli.client import own_key, reached_at
-from gateway.cli.output import print_json
+from gateway.cli.output import counted, print_json
 from gateway.clock import system_clock
 from gateway.errors import TidegateError
 from gateway.registry import load_functions, load_providers, shown
@@ -66,7 +66,8 @@ def _database(settings: Settings) -> Iterator[Finding]:
     except TidegateError as error:
         yield False, str(error)
         return
-    yield True, f"database reached; {backlog['due']} runs due, {alive.count('gateway')} gateways and {alive.count('worker')} workers alive"
+    gateways, workers = (counted(alive.count(kind), kind) for kind in ("gateway", "worker"))
+    yield True, f"database reached; {counted(backlog['due'], 'run')} due, {gateways} and {workers} alive"
     for row in homeless:
         yield False, _homeless(row)
     if backlog["paused"]:

@@ -17,8 +17,11 @@ from rich.text import Text
 from gateway.errors import InvalidRequest
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
-Limit = Annotated[int, typer.Option(help="How many, at most 200.")]
-Since = Annotated[str | None, typer.Option(help="Only from this time on: RFC 3339, or how long ago, such as 90s, 30m, 24h or 7d.")]
+Limit = Annotated[int, typer.Option(metavar="N", help="How many, at most 200.")]
+Cursor = Annotated[str | None, typer.Option(metavar="CURSOR", help="Go on where the page before ended; its last line has it.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only from this time on: RFC 3339, or how long ago, such as 90s, 30m, 24h or 7d.")
+]
 
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
@@ -34,7 +37,29 @@ COLOURS = {
     "cancelled": "dim",
 }
 
+MOST_OF_A_KEY = 40
+
 console = Console(highlight=False, soft_wrap=True)
+
+
+def several(metavar: str, help: str) -> Any:
+    """A filter that may be repeated."""
+    return typer.Option(metavar=metavar, help=f"{help}; may be repeated.")
+
+
+Names = Annotated[list[str] | None, several("NAME", "Only events of this name, such as stripe/invoice.paid; `*` is a wildcard")]
+Sources = Annotated[list[str] | None, several("SOURCE", "Only from this source; `*` is a wildcard")]
+Functions = Annotated[list[str] | None, several("FUNCTION", "Only of this function; `*` is a wildcard")]
+
+
+def counted(n: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def shortened(key: str) -> str:
+    """An idempotency key for a table: those that are hashes are long, and nobody types them."""
+    return key if len(key) <= MOST_OF_A_KEY else key[: MOST_OF_A_KEY - 1] + "…"
 
 
 def span(text: str) -> timedelta | None:
@@ -124,6 +149,12 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
     """An ended attempt in one line: number, start, end, outcome."""
     took = f"{attempt['started_at']} to {attempt['finished_at']} ({attempt['duration_ms']} ms)"
     return f"attempt {attempt['number']}  {took}  {attempt['outcome']}"
+
+
+def is_by_hand(attempt: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
+    """Whether somebody retried the run between two of its attempts: they count from 1 again then. One that was handed back
+    is made again under its number."""
+    return before is not None and attempt["number"] <= before["number"] and before["outcome"] != "handed_back"
 
 
 def print_error(error: Mapping[str, Any]) -> None:

@@ -8,24 +8,23 @@ from typing import Annotated, Any
 
 import typer
 
-from gateway.cli.output import Json, Limit, Since, earlier
+from gateway.cli.output import Cursor, Json, Limit, Since, Sources, earlier, several
 from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Inbound HTTP requests, byte for byte.", invoke_without_command=True)
 
-Many = Annotated[list[str] | None, typer.Option()]
 RequestId = Annotated[str, typer.Argument(metavar="REQUEST", help="Its id, from `tidegate requests`.")]
 
 
 @app.callback()
 def requests(
     context: typer.Context,
-    status: Many = None,
-    source: Many = None,
-    reason: Many = None,
+    status: Annotated[list[str] | None, several("STATUS", "Only those that are accepted, duplicate or quarantined")] = None,
+    source: Sources = None,
+    reason: Annotated[list[str] | None, several("REASON", "Only refused for this reason, such as no_match; `*` is a wildcard")] = None,
     since: Since = None,
     limit: Limit = 20,
-    cursor: str | None = None,
+    cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """List requests, newest first; `--status quarantined` shows what failed verification."""
@@ -79,7 +78,7 @@ def raw(request_id: RequestId) -> None:
 @app.command()
 def reprocess(
     request_id: Annotated[str | None, typer.Argument(metavar="[REQUEST]", help="One request; or use --source.")] = None,
-    source: Annotated[str | None, typer.Option(help="All quarantined requests of this source.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="SOURCE", help="All quarantined requests of this source.")] = None,
     since: Since = None,
     as_json: Json = False,
 ) -> None:

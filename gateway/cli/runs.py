@@ -5,31 +5,31 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import msgspec
 import typer
 
-from gateway.cli.output import Json, Limit, Since, earlier
+from gateway.cli.output import Cursor, Functions, Json, Limit, Since, earlier, several
 from gateway.cli.replay import replay
 from gateway.cli.timeline import timeline
+from gateway.core.states import Status
 from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Executions of functions.", invoke_without_command=True)
 
-Many = Annotated[list[str] | None, typer.Option()]
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, from `tidegate runs`.")]
 
 
 @app.callback()
 def runs(
     context: typer.Context,
-    status: Many = None,
-    function: Many = None,
-    event: Annotated[list[str] | None, typer.Option(help="Event names, with wildcards, or event ids.")] = None,
+    status: Annotated[list[str] | None, several("STATUS", f"Only those that are {', '.join(get_args(Status))}")] = None,
+    function: Functions = None,
+    event: Annotated[list[str] | None, several("EVENT", "Only of this event: its name, where `*` is a wildcard, or its id")] = None,
     since: Since = None,
     limit: Limit = 20,
-    cursor: str | None = None,
+    cursor: Cursor = None,
     as_json: Json = False,
 ) -> None:
     """List runs, newest first; each option may be repeated."""
@@ -132,7 +132,7 @@ def _control(run_id: str, verb: str, as_json: bool) -> None:
 
 
 def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
-    from gateway.cli.output import as_text, attempt_line, cell, console, print_error
+    from gateway.cli.output import as_text, attempt_line, cell, console, is_by_hand, print_error
 
     for field in ("id", "function_id", "status", "reason", "event_id", "event_name", "created_at", "started_at", "finished_at"):
         console.print(f"{field:<12}", cell(run[field]))
@@ -146,7 +146,9 @@ def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[
         console.print(f"{'progress':<12}", _progress(run["progress"]), markup=False)
     if steps:
         console.print(timeline(steps))
-    for attempt in attempts:
+    for before, attempt in zip([None, *attempts], attempts, strict=False):
+        if is_by_hand(attempt, before):
+            console.print("retried by hand")
         console.print(attempt_line(attempt), markup=False)
         if attempt["error"]:
             print_error(attempt["error"])

@@ -21,7 +21,7 @@ from rich.progress import Progress
 
 from gateway import codec
 from gateway.cli.client import CallFailed, Client
-from gateway.cli.output import console, print_json
+from gateway.cli.output import console, counted, print_json
 from gateway.errors import InvalidRequest, TidegateError
 
 BATCH = 5000
@@ -82,8 +82,10 @@ def send_file(path: Path, as_json: bool) -> None:
         progress.update(task, total=1, completed=1)
     if as_json:
         print_json({"sent": tally.sent, "duplicates": tally.duplicates})
+    elif not tally.sent:
+        console.print(f"{_name(path)} holds no event; nothing was sent.", markup=False)
     else:
-        console.print(f"{tally.sent} events sent, {tally.duplicates} of them seen before")
+        console.print(f"{counted(tally.sent, 'event')} sent" + (f", {tally.duplicates} seen before" if tally.duplicates else ""))
 
 
 def _stopped(path: Path, error: BaseException, tally: Tally) -> str:
@@ -94,7 +96,7 @@ def _stopped(path: Path, error: BaseException, tally: Tally) -> str:
     elif isinstance(error, CallFailed):
         problem = error.problem
     item = _pointed_at(problem or {}, tally.batch)
-    name = "standard input" if str(path) == "-" else str(path)
+    name = _name(path)
     place = f", {item.where}:" if item else "," if isinstance(error, NotAnEvent) else ":"
     message = f"{name}{place} {str(error) or 'interrupted'}"
     if problem and problem.get("code") == "too_large":
@@ -105,6 +107,10 @@ def _stopped(path: Path, error: BaseException, tally: Tally) -> str:
         return f"{message}\nNothing was sent."
     rest = f", or only the rest: tail -n +{tally.next_line} {shlex.quote(str(path))} | tidegate send --file -"
     return f"{message}\n{tally.sent} already sent; {AGAIN}{rest if tally.next_line and name == str(path) else ''}"
+
+
+def _name(path: Path) -> str:
+    return "standard input" if str(path) == "-" else str(path)
 
 
 def _pointed_at(problem: Mapping[str, Any], batch: list[Item]) -> Item | None:
