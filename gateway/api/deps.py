@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 from litestar import Request
 from litestar.connection import ASGIConnection
@@ -106,7 +108,9 @@ def key_of(authorization: str) -> bytes | None:
 def _require_loopback(connection: Connection) -> None:
     """Without keys, only this machine's own programs may call: no page of a browser that was led here by a name or a form."""
     host = connection.headers.get("host", "").rpartition(":")[0] or connection.headers.get("host", "")
-    if host not in LOOPBACK or connection.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+    origin = urlsplit(connection.headers.get("origin", "http://localhost")).netloc
+    foreign = connection.headers.get("sec-fetch-site", "none") not in ("none", "same-origin")
+    if foreign or host not in LOOPBACK or re.sub(r":\d+$", "", origin) not in LOOPBACK:
         raise Forbidden("Without API keys only programs on this machine may call; see `tidegate dev --help`.")
 
 
