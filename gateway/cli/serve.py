@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import typer
 
 from gateway.cli.processes import Path_, log_facts, override
 from gateway.engine.supervisor import Program, Supervisor, command
-from gateway.errors import EXIT_OPERATOR
+from gateway.errors import EXIT_OPERATOR, Unavailable
 from gateway.registry import Broken
 from gateway.settings import Settings, load
 from gateway.store.cipher import load_cipher
@@ -51,6 +52,8 @@ def _supervise(*, reload: bool) -> None:
     # User code, and what a migration needs, is never loaded into the process that is to outlive all others.
     if settings.resolved_database_url.startswith("sqlite"):
         _apart(["migrate", "--quiet"])
+    else:
+        _check_schema(settings)
     broken = _publish(telemetry, [])
     # The gateway gets a socket that is open already: a port that is taken ends the start, and while a gateway is started
     # again callers wait for it instead of being turned away.
@@ -110,6 +113,14 @@ def _publish(telemetry: Telemetry, told: list[Broken]) -> list[Broken]:
         if found not in told:
             telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
     return broken
+
+
+def _check_schema(settings: Settings) -> None:
+    """Refuse a schema that is not the one this version knows, in one line; a database that is away is the gateway's to tell."""
+    from gateway.store import schema
+
+    with contextlib.suppress(Unavailable):
+        schema.check(settings.resolved_database_url)
 
 
 def _apart(arguments: list[str]) -> None:

@@ -110,8 +110,15 @@ class Provider:
         return dict(zip(self._members, msgspec.structs.astuple(found), strict=True))
 
     def sample(self, type_: str) -> Sample:
-        """A fresh, realistic delivery of one type, unsigned. Raises KeyError for a type without a sample."""
-        return Sample(body=codec.dumps(self.samples[type_]()), headers=[("Content-Type", "application/json")])
+        """A fresh, realistic delivery of one type, unsigned. Raises KeyError for a type without a sample, and DeclarationError
+        when its sample cannot be made."""
+        make = self.samples[type_]
+        try:
+            body = codec.dumps(make())
+        except Exception as error:
+            place = f"{type(self).__module__.replace('.', '/')}.py"
+            raise DeclarationError(f"{place}: the sample {type_!r} cannot be made: {type(error).__name__}: {error}") from error
+        return Sample(body=body, headers=[("Content-Type", "application/json")])
 
 
 def at(body: Mapping[str, Any], path: str) -> Any:

@@ -59,3 +59,11 @@ def test_a_worker_that_nobody_supervises_tells_it_itself(served):
     served.start("worker")
     until(lambda: '"worker started"' in served.log("worker"))
     assert len(told(served, "worker", "functions/wrong.py")) == 1
+
+
+def test_serve_on_an_unmigrated_postgresql_says_what_to_type_and_nothing_else(tmp_path, postgres_url):
+    with site(tmp_path, database_url=postgres_url) as made:
+        process = made.start("serve")
+        assert process.wait(timeout=30) == 78
+        assert "tidegate migrate" in made.log("serve")
+        assert "Traceback" not in made.log("serve")

@@ -8,9 +8,10 @@ from typing import ClassVar
 
 import pytest
 
+from gateway.errors import DeclarationError
 from gateway.registry import load_providers
 from gateway.sdk.provider import Provider
-from gateway.sdk.scheme import Inbound, Verdict, Verified
+from gateway.sdk.scheme import Hmac, Inbound, Verdict, Verified
 from gateway.testing.conformance import examine
 from tests.processes import Site, site, stripe_delivery
 
@@ -63,3 +64,14 @@ def test_verify_tells_without_a_server_what_a_delivery_is_and_why_it_is_refused(
     (tmp_path / "providers.log").unlink()
     late = folder.run("providers", "verify", "stripe", "--secret", "whsec_right", "--at", "1000000000", *common)
     assert json.loads(late.stdout)["verdict"] == "rejected"
+
+
+def test_a_sample_that_cannot_be_made_is_named_with_its_file():
+    class Odd(Provider):
+        name = "odd"
+        scheme = Hmac(header="X-Odd")
+        type_at = "type"
+        samples: ClassVar = {"a": lambda: {"id": 1 // 0}}
+
+    with pytest.raises(DeclarationError, match=r"the sample 'a' cannot be made: ZeroDivisionError"):
+        Odd().sample("a")
