@@ -30,6 +30,9 @@ COLUMNS = (
     " where c.relnamespace = current_schema()::regnamespace and c.relkind = 'r' and a.attnum > 0 and not a.attisdropped"
 )
 WIDENED = {"integer": "bigint", "character varying": "text"}
+# Every statement of a transaction is written for an index. Statistics from when the queue was empty, which is what they mostly
+# are from, make PostgreSQL read and sort the whole of it for each claim once it is long: just when it must not.
+PLANNING = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off"
 
 Types = Mapping[tuple[str, str], str]
 
@@ -164,7 +167,7 @@ class Postgres:
     def transaction(self) -> Generator[PostgresTransaction]:
         made: PostgresTransaction | None = None
         try:
-            connection = self._writer = self._writer or self._connect(autocommit=False)
+            connection = self._writer = self._writer or self._open_writer()
             try:
                 types = self._types = self._types or _types(connection)
                 # What returns nothing is sent on without waiting for its answer, the commit included.
@@ -180,6 +183,12 @@ class Postgres:
                     raise
         except psycopg.Error as error:
             raise _translated(error) from error
+
+    def _open_writer(self) -> psycopg.Connection[Any]:
+        connection = self._connect(autocommit=True)
+        connection.execute(PLANNING)
+        connection.autocommit = False
+        return connection
 
     def _abandon(self, connection: psycopg.Connection[Any]) -> None:
         try:

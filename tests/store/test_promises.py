@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 
+import psycopg
 import pytest
 
 from gateway.core.decide import Decision
@@ -297,3 +298,29 @@ def test_the_migrated_schema_is_the_one_the_tables_declare(store):
     with engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
     engine.dispose()
+
+
+class ClaimAndCount(Claim, frozen=True):
+    """A claim that tells how many rows of the queue PostgreSQL has read for it."""
+
+    @classmethod
+    def execute(cls, tx, commands):
+        claims = super().execute(tx, commands)
+        counted = "select seq_tup_read + idx_tup_fetch from pg_stat_xact_user_tables where relname = 'queue'"
+        return [(claims[0], tx.rows(counted)[0][0])]
+
+
+def test_a_claim_reads_no_more_of_a_long_queue_than_it_takes_whatever_the_statistics_say(postgres_url):
+    schema.migrate(postgres_url)
+    database = open_database(postgres_url)
+    journal = Journal(database)
+    journal.submit(Heartbeat("w1", "worker", "host", 1, NOW, LEASE)).result()
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("analyze queue")  # which is empty, as it is on most days
+    for n in range(10):
+        journal.submit(AcceptMany(tuple(accept(f"{n} {m}") for m in range(500)))).result()
+    claims, read = journal.submit(ClaimAndCount("w1", ("f",), 10, NOW)).result()
+    assert len(claims.runs) == 10
+    assert read <= 40
+    journal.close()
+    database.close()
