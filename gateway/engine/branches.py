@@ -18,6 +18,8 @@ from gateway.clock import Micros
 from gateway.core.outcome import Suspended
 
 PATIENCE_SECONDS = 10.0
+# The end of a task reaches who waits for it by way of `gather`, `wait` and TaskGroup, a turn of the loop or two for each.
+QUIET_TURNS = 20
 
 current: ContextVar[Branches | None] = ContextVar("tidegate_branches", default=None)
 
@@ -43,6 +45,8 @@ class Branches:
         self._children: dict[Task, int] = {root: 0}
         self._parked: dict[Task, Parked] = {}
         self._busy = 0
+        self._looking = False
+        self._quiet = 0
         self._patience: asyncio.TimerHandle | None = None
         self.threads = threads
         self.suspended: Suspended | None = None
@@ -85,7 +89,9 @@ class Branches:
 
     def look(self) -> None:
         """See, once what is about to happen has happened, whether any task can go on."""
-        if self._parked and not self.closed:
+        self._quiet = 0
+        if self._parked and not self._looking and not self.closed:
+            self._looking = True
             self._loop.call_soon(self._decide)
 
     def close(self) -> None:
@@ -103,12 +109,17 @@ class Branches:
             task.cancel()
 
     def _decide(self) -> None:
+        self._looking = False
         if self.closed or not self._parked or self._busy or len(self._parked) < self.threads:
             return
-        if all(task in self._parked or children for task, children in self._children.items()):
+        if not all(task in self._parked or children for task, children in self._children.items()):
+            self._patience = self._patience or self._loop.call_later(PATIENCE_SECONDS, self._lose_patience)
+        elif len(self._children) > 1 and self._quiet < QUIET_TURNS:
+            self._quiet += 1
+            self._looking = True
+            self._loop.call_soon(self._decide)
+        else:
             self._stop()
-        elif self._patience is None:
-            self._patience = self._loop.call_later(PATIENCE_SECONDS, self._lose_patience)
 
     def _lose_patience(self) -> None:
         """A task that never ends, such as one that a library keeps for itself, must not hold the run."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypedDict
 
+import pytest
 from pydantic import BaseModel
 
 from gateway import Context, NonRetriableError, StepError, SyncContext, function, new_event
@@ -219,6 +221,64 @@ async def test_a_short_branch_goes_on_while_another_sleeps(store):
         await lab.until(lambda: done)
         await lab.parked(run_id, "sleep")
     assert lab.steps(run_id) == {"long": "waiting", "short": "waiting", "work": "succeeded"}
+
+
+async def fails() -> None:
+    raise NonRetriableError("no")
+
+
+async def broken(ctx: Context, after: float) -> None:
+    if after:
+        await ctx.step.sleep("short", seconds=after)
+    await ctx.step.run("fails", fails)
+
+
+async def by_gather(ctx: Context, after: float) -> None:
+    await asyncio.gather(ctx.step.sleep("night", hours=1), broken(ctx, after))
+
+
+async def by_nested_gathers(ctx: Context, after: float) -> None:
+    deep: Awaitable[object] = broken(ctx, after)
+    for _ in range(5):
+        deep = asyncio.gather(deep)
+    await asyncio.gather(ctx.step.sleep("night", hours=1), asyncio.shield(deep))
+
+
+async def by_task_group(ctx: Context, after: float) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(ctx.step.sleep("night", hours=1))
+        group.create_task(broken(ctx, after))
+
+
+async def by_wait(ctx: Context, after: float) -> None:
+    tasks = [asyncio.create_task(ctx.step.sleep("night", hours=1)), asyncio.create_task(broken(ctx, after))]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    await done.pop()
+
+
+async def by_as_completed(ctx: Context, after: float) -> None:
+    for first in asyncio.as_completed([ctx.step.sleep("night", hours=1), broken(ctx, after)]):
+        await first
+
+
+@pytest.mark.parametrize("after", [0, 0.05])
+@pytest.mark.parametrize("branches", [by_gather, by_nested_gathers, by_task_group, by_wait, by_as_completed])
+@in_loop
+async def test_how_one_branch_ended_is_known_at_once_though_another_sleeps(store, branches, after):
+    @function(on="a/b", retries=0)
+    async def f(ctx: Context) -> str:
+        try:
+            await branches(ctx, after)
+        except* StepError:
+            pass
+        else:
+            return "no"
+        return await ctx.step.run("compensated", str, "yes")
+
+    lab = Lab(store, f)
+    async with lab.working():
+        [run_id] = await lab.send("a/b")
+        assert (await lab.ended(run_id))["output"] == "yes"
 
 
 @in_loop
