@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_origin
 
 import msgspec
 
@@ -112,21 +113,25 @@ def _slow_member(raw: bytes, name: str) -> bytes:
     return json.dumps(value[name], separators=(",", ":")).encode()
 
 
-def decode_as(kind: type[T] | Any, raw: bytes) -> T:
-    """`raw` as a value of `kind`: a msgspec struct, dataclass, TypedDict, pydantic model or any type msgspec knows.
+def decode_as(kind: type[T] | Any, raw: bytes, what: str = "the data") -> T:
+    """`raw` as a value of `kind`: a msgspec struct, dataclass, TypedDict, any type msgspec knows, a pydantic model, and any of
+    these inside of one another.
 
-    Unknown members are ignored. Raises PayloadMismatch, naming the path, when a promised type is not kept.
+    Unknown members are ignored. Raises PayloadMismatch, naming `what` and the path, when a promised type is not kept, and
+    TypeError for a type that JSON has no form for.
     """
     if kind is Any:
         return cast(T, loads(raw))
     if _is_pydantic(kind):
-        return _decode_model(kind, raw)
+        return _decode_model(kind, raw, what)
     try:
-        return msgspec.json.decode(raw, type=cast(type[T], kind))
+        return msgspec.json.decode(raw, type=cast(type[T], kind), dec_hook=_inner)
     except msgspec.ValidationError as error:
-        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {error}") from None
+        raise _mismatch(what, kind, error) from None
     except msgspec.DecodeError:
-        return _decode_plain(kind, raw)
+        return _decode_plain(kind, raw, what)
+    except TypeError:  # a union that msgspec cannot tell apart
+        return _decode_model(kind, raw, what)
 
 
 def schema(kind: Any) -> dict[str, Any]:
@@ -134,14 +139,37 @@ def schema(kind: Any) -> dict[str, Any]:
     try:
         return _model_schema(kind) if _is_pydantic(kind) else msgspec.json.schema(kind)
     except (TypeError, ValueError):
-        return {}
+        return _model_schema(kind)
 
 
-def _decode_plain(kind: Any, raw: bytes) -> Any:
+def _decode_plain(kind: Any, raw: bytes, what: str) -> Any:
     try:
-        return msgspec.convert(loads(raw), type=kind)
+        return msgspec.convert(loads(raw), type=kind, dec_hook=_inner)
     except ValueError as error:
-        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {error}") from None
+        raise _mismatch(what, kind, error) from None
+
+
+def _inner(kind: Any, value: Any) -> Any:
+    """A pydantic model inside of a type that is none, from plain values. Other types are left to msgspec, which refuses them."""
+    if not _is_pydantic(kind):
+        return value
+    from pydantic import TypeAdapter
+
+    # As JSON: from Python values a strict model takes no text for a time.
+    return TypeAdapter(kind).validate_json(dumps(value))
+
+
+def _mismatch(what: str, kind: Any, error: Exception) -> PayloadMismatch:
+    _, at, place = str(error).rpartition(" - at `$")
+    inner: Any = error.__cause__
+    reason = _first(inner, place.removesuffix("`") if at else "") if hasattr(inner, "errors") else str(error)
+    return PayloadMismatch(f"{what} does not fit {_name(kind)}: {reason}")
+
+
+def _first(error: Any, above: str = "") -> str:
+    """What a pydantic ValidationError says first, and where; `above` is the path to the model."""
+    first = error.errors()[0]
+    return f"{first['msg']} - at `${above}{''.join(f'.{name}' for name in first['loc'])}`"
 
 
 def _is_pydantic(kind: Any) -> bool:
@@ -154,18 +182,22 @@ def _is_pydantic(kind: Any) -> bool:
     return issubclass(kind, BaseModel) or is_pydantic_dataclass(cast(type[Any], kind))
 
 
-def _decode_model(kind: Any, raw: bytes) -> Any:
-    from pydantic import TypeAdapter, ValidationError
+def _decode_model(kind: Any, raw: bytes, what: str) -> Any:
+    if "pydantic" not in sys.modules:
+        raise TypeError(f"{_name(kind)} has no JSON form")
+    from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
     try:
         return TypeAdapter(kind).validate_json(raw)
     except ValidationError as error:
-        first = error.errors()[0]
-        path = ".".join(["$", *map(str, first["loc"])])
-        raise PayloadMismatch(f"the event's data does not fit {_name(kind)}: {first['msg']} - at `{path}`") from None
+        raise PayloadMismatch(f"{what} does not fit {_name(kind)}: {_first(error)}") from None
+    except PydanticUserError:
+        raise TypeError(f"{_name(kind)} has no JSON form") from None
 
 
 def _model_schema(kind: Any) -> dict[str, Any]:
+    if "pydantic" not in sys.modules:
+        return {}
     from pydantic import PydanticUserError, TypeAdapter
 
     try:
@@ -175,4 +207,4 @@ def _model_schema(kind: Any) -> dict[str, Any]:
 
 
 def _name(kind: Any) -> str:
-    return str(getattr(kind, "__name__", kind))
+    return kind.__name__ if isinstance(kind, type) and get_origin(kind) is None else inspect.formatannotation(kind)

@@ -76,7 +76,7 @@ class Event(Generic[D]):
         return cls(
             id=id,
             name=name,
-            data=codec.decode_as(cls.data_type(), raw),
+            data=codec.decode_as(cls.data_type(), raw, "the event's data"),
             source=source,
             occurred_at=occurred_at,
             received_at=received_at,

@@ -20,7 +20,7 @@ import msgspec
 from gateway import codec
 from gateway.clock import to_datetime
 from gateway.core.steps import NewEvent
-from gateway.errors import DeclarationError, PayloadMismatch
+from gateway.errors import DeclarationError
 from gateway.sdk.event import Event
 from gateway.sdk.threads import in_thread
 
@@ -220,9 +220,7 @@ def returned(fn: Callable[..., Any]) -> Any:
 
 def _typed(kind: Any, raw: bytes, id: str) -> Any:
     try:
-        return codec.decode_as(kind, raw)
-    except PayloadMismatch as error:
-        raise PayloadMismatch(f"step {id!r}: its result is not what its function says it returns: {error}") from None
+        return codec.decode_as(kind, raw, f"step {id!r}: what its function returned")
     except TypeError:  # an annotation that JSON has no form for
         return codec.loads(raw)
 

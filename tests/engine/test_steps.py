@@ -86,6 +86,64 @@ async def test_results_come_back_as_what_the_function_says_it_returns_now_and_la
     assert seen == [[Order(1), Model(id=2), {"id": 3}, [4, 5]]] * 2
 
 
+@dataclass
+class Boxed:
+    model: Model
+    count: int
+
+
+class Other(BaseModel):
+    name: str
+
+
+@in_loop
+async def test_models_inside_of_other_types_come_back_from_steps_and_invoked_functions(store):
+    values = [[Model(id=1)], {"a": Model(id=2)}, (Model(id=3), 4), Model(id=5), None, Boxed(Model(id=6), 7), Other(name="x")]
+    kinds = [list[Model], dict[str, Model], tuple[Model, int], Model | None, Model | None, Boxed, Model | Other]
+    seen = []
+
+    def returning(kind: type, value: object):
+        async def made():
+            return value
+
+        made.__annotations__["return"] = kind
+        return made
+
+    @function(id="child")
+    async def child(ctx: Context) -> Model | None:
+        return Model(id=8)
+
+    @function(on="a/b", retries=0)
+    async def f(ctx: Context) -> None:
+        found = [await ctx.step.run("made", returning(kind, value)) for kind, value in zip(kinds, values, strict=True)]
+        seen.append([*found, await ctx.step.invoke("child", child)])
+
+    lab = Lab(store, f, child)
+    async with lab.working():
+        [run_id] = await lab.send("a/b")
+        run = await lab.ended(run_id)
+    assert (run["status"], run["error"]) == ("succeeded", None)
+    assert seen == [[*values, Model(id=8)]]
+
+
+@in_loop
+async def test_a_result_that_is_not_what_the_function_says_names_step_type_and_path(store):
+    async def wrong() -> list[Model]:
+        return [Model(id=1), {"id": "x"}]  # type: ignore[list-item]
+
+    @function(on="a/b", retries=0)
+    async def f(ctx: Context) -> None:
+        await ctx.step.run("wrong", wrong)
+
+    lab = Lab(store, f)
+    async with lab.working():
+        [run_id] = await lab.send("a/b")
+        run = await lab.ended(run_id)
+    message = run["error"]["message"]
+    assert message.startswith("step 'wrong': what its function returned does not fit list[")
+    assert message.endswith("unable to parse string as an integer - at `$[1].id`")
+
+
 @in_loop
 async def test_a_failing_step_is_tried_again_on_its_own_and_its_tries_are_kept(store):
     tries = Counter()
