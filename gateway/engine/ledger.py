@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextvars import ContextVar
 from datetime import datetime, timedelta
 
 import msgspec
@@ -17,6 +16,7 @@ from gateway.core.waits import any_event, on_expression, on_match
 from gateway.engine.branches import Branches
 from gateway.engine.failures import failure_of, is_final, retry_at
 from gateway.engine.invoker import Call
+from gateway.engine.runlog import step_key
 from gateway.errors import DeclarationError, StepError, StepMismatch, StepTooLarge
 from gateway.sdk.step import Options, Work
 
@@ -28,7 +28,6 @@ class _Identified(msgspec.Struct):
 
 
 _identified = msgspec.json.Decoder(_Identified).decode
-_inside: ContextVar[str | None] = ContextVar("tidegate_step", default=None)
 
 
 class RunLedger:
@@ -73,7 +72,7 @@ class RunLedger:
 
     async def _try(self, step: Step, work: Work, options: Options) -> Step:
         """The step as one try has made it."""
-        token = _inside.set(step.key)
+        token = step_key.set(step.key)
         try:
             async with asyncio.timeout(options.timeout):
                 result = await work()
@@ -83,7 +82,7 @@ class RunLedger:
         except BaseException as error:
             return self._failed(step, error, self._retries if options.retries is None else options.retries)
         finally:
-            _inside.reset(token)
+            step_key.reset(token)
         return msgspec.structs.replace(step, finished_at=self._clock(), output=output)
 
     def _failed(self, step: Step, error: BaseException, retries: int) -> Step:
@@ -188,7 +187,7 @@ class RunLedger:
         """The key for the next use of an id, and what the run remembers of it."""
         if self._branches.closed:
             raise asyncio.CancelledError("the attempt has ended")
-        outer = _inside.get()
+        outer = step_key.get()
         if outer is not None:
             raise DeclarationError(f"step {id!r} is inside of step {outer!r}: a step is one thing that is done once; put them side by side")
         if not isinstance(id, str) or not 0 < len(id) <= MAX_ID or "#" in id or not id.isprintable():  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -12,6 +12,7 @@ MAX_LINES = 1000
 MAX_CHARACTERS = 4000
 
 current: ContextVar[RunLog | None] = ContextVar("tidegate_run_log", default=None)
+step_key: ContextVar[str | None] = ContextVar("tidegate_step", default=None)
 
 
 class RunLog:
