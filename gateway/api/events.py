@@ -13,8 +13,9 @@ from gateway import codec
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps, authorise, may
 from gateway.api.filters import Cursor, Limit, Many, Query, Since, Until, between, filters, instant, several
-from gateway.api.patterns import EVENT_ID, EVENT_NAME
+from gateway.api.patterns import EVENT_ID
 from gateway.api.runs import attempts_of
+from gateway.core.names import MAX_NAME, SENDABLE, refusal
 from gateway.errors import Conflict, InvalidRequest, NotFound
 from gateway.ids import new_id
 from gateway.ingest.receive import traceparent
@@ -24,7 +25,6 @@ from gateway.store.inbox import Accept, Accepted, AcceptMany, EventRecord
 MAX_BATCH = 5000
 SOURCE = "api"
 
-_NAME = re.compile(EVENT_NAME.removesuffix("$"))
 _ID = re.compile(EVENT_ID.removesuffix("$"))
 
 # Where msgspec says it is: `$[3].name`.
@@ -51,7 +51,13 @@ _NEW_EVENT: dict[str, Any] = {
     "required": ["name"],
     "additionalProperties": False,
     "properties": {
-        "name": {"type": "string", "pattern": EVENT_NAME, "maxLength": 200, "examples": ["user/created"]},
+        "name": {
+            "type": "string",
+            "pattern": SENDABLE,
+            "maxLength": MAX_NAME,
+            "examples": ["user/created"],
+            "description": "Not one that begins with `tidegate/`: those Tidegate sends itself.",
+        },
         "data": {"description": "Any JSON; kept byte for byte."},
         "id": {"type": ["string", "null"], "pattern": EVENT_ID, "description": "Sent again, it is the same event."},
         "occurred_at": {"type": ["string", "null"], "format": "date-time"},
@@ -148,7 +154,7 @@ async def list_event_deliveries(deps: Deps, event_id: str) -> Response[bytes]:
     responses=describe.answers(schemas.Sent | schemas.SentMany, 409, 413, 422, text="In the order they were sent."),
 )
 async def send_events(deps: Deps, request: Call) -> Response[bytes]:
-    """Send one event, or an array of up to 5,000, all or nothing."""
+    """Send one event, or an array of up to 5,000, all or nothing. Names that begin with `tidegate/` are Tidegate's own."""
     body = await request.body()
     many = body.lstrip()[:1] == b"["
     events, now, trace = _decode(body, many), deps.clock(), traceparent(request.headers.get("traceparent"))
@@ -242,9 +248,9 @@ def _exact(body: bytes, many: bool) -> list[NewEvent]:
 
 
 def _accept(deps: Deps, new: NewEvent, pointer: str, now: int, trace: str | None) -> Accept:
-    if not _NAME.fullmatch(new.name) or len(new.name) > 200:
-        message = f"Event name {new.name!r}: use letters, digits, `_.-:` and a `/`, as in `user/created`."
-        raise InvalidRequest(message, code="invalid_event", pointer=f"{pointer}/name")
+    reason = refusal(new.name)
+    if reason is not None:
+        raise InvalidRequest(reason, code="invalid_event", pointer=f"{pointer}/name")
     if new.id is not None and not _ID.fullmatch(new.id):
         raise InvalidRequest("An event's `id` has 1 to 255 printable characters.", code="invalid_event", pointer=f"{pointer}/id")
     try:

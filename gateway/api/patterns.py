@@ -10,7 +10,6 @@ WORD = r"^[^\x00]*$"
 SOURCE_NAME = r"^[a-z0-9][a-z0-9-]{0,62}$"
 SECRET_TEXT = r"^[^\x00-\x20\x7f]([^\x00-\x1f\x7f]{0,998}[^\x00-\x20\x7f])?$"  # noqa: S105
 EVENT_ID = r"^[^\x00-\x1f\x7f]{1,255}$"
-EVENT_NAME = r"^[A-Za-z0-9_.:-]+(/[A-Za-z0-9_.:-]+)+$"
 
 IN_WORDS: Mapping[str, str] = {
     RFC_3339: "that is a time such as 2026-11-24T08:00:00Z",
@@ -19,7 +18,6 @@ IN_WORDS: Mapping[str, str] = {
     SOURCE_NAME: "of up to 63 lower-case letters, digits and `-`",
     SECRET_TEXT: "of 1 to 1,000 printable characters, without white space around it",
     EVENT_ID: "of 1 to 255 printable characters",
-    EVENT_NAME: "of letters, digits, `_.-:` and a `/`, as in `user/created`",
 }
 
 

@@ -43,10 +43,15 @@ def hash_at(event: Mapping[str, Any], path: str) -> bytes | None:
         return None
 
 
+def check_path(what: str, path: Any) -> None:
+    """Raises DeclarationError, which begins with `what`, for what is no path into an event's data."""
+    if not isinstance(path, str) or not re.fullmatch(_PATH, path):
+        raise DeclarationError(f"{what} is a path into the data that both events have, such as `data.order_id`; not {path!r}")
+
+
 def on_match(name: str, path: str, event: Mapping[str, Any]) -> Condition:
     """The condition that `path` has the same value in the event to come as in this one. Raises DeclarationError."""
-    if not re.fullmatch(_PATH, path):
-        raise DeclarationError(f"`match` is a path into the data that both events have, such as `data.order_id`; not {path!r}")
+    check_path("`match`", path)
     found = hash_at({**event, "name": name}, path)
     if found is None:
         raise DeclarationError(f"`match`: the event {event['name']} has nothing at `{path}`, so that nothing can match it")

@@ -13,6 +13,7 @@ import msgspec
 from gateway import codec
 from gateway.clock import Clock, to_datetime
 from gateway.core.outcome import Completed, Failed, Failure, Outcome
+from gateway.core.waits import hash_at
 from gateway.engine.branches import Branches, current
 from gateway.engine.failures import failure_of, is_final, retry_at
 from gateway.engine.invoker import Call
@@ -87,6 +88,7 @@ class LocalInvoker:
 
 async def _called(function: Function[Any], call: Call, branches: Branches, steps: Steps) -> Any:
     event, facts = _event(function, call), _facts(function, call)
+    _say_what_cannot_cancel(function, call)
     if function.is_async:
         return await function.handler(Context(event=event, step=steps, **facts))
     bridge = ThreadBridge(asyncio.get_running_loop(), branches)
@@ -123,6 +125,17 @@ def _facts(function: Function[Any], call: Call) -> dict[str, Any]:
         "failed_run_id": run.parent_id if handles else None,
         "_progress": call.show,
     }
+
+
+def _say_what_cannot_cancel(function: Function[Any], call: Call) -> None:
+    """A path that the run's own event lacks is no error, other events may have it; but nothing can match it in this run."""
+    cancels = [(cancel.name, cancel.match) for cancel in function.spec.cancel_on if cancel.match is not None]
+    if not cancels or call.run.fence > 1:  # said once, by the first attempt
+        return
+    event = call.variables()
+    for name, path in cancels:
+        if hash_at(event, path) is None:
+            call.say("warning", f"no {name} can cancel this run: its own event {event['name']} has nothing at `{path}` (cancel_on)")
 
 
 class ThreadBridge:

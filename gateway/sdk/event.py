@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
 
 from gateway import codec
+from gateway.core.names import check_name, check_sendable
 from gateway.core.steps import NewEvent
 from gateway.errors import DeclarationError
 
@@ -38,9 +39,8 @@ class Event(Generic[D]):
 
     def __init_subclass__(cls, *, name: str = "", **rest: Any) -> None:
         super().__init_subclass__(**rest)
-        if name and "/" not in name:
-            raise DeclarationError(f"event name {name!r} of {cls.__name__} needs a `/`, as in `user/created`")
         if name:
+            check_name(f"the name of class {cls.__name__}", name)
             cls.event_name = name
 
     @classmethod
@@ -58,6 +58,7 @@ class Event(Generic[D]):
         """An event of this class to send; `id` makes it the same event when it is sent again."""
         if not cls.event_name:
             raise DeclarationError(f"{cls.__name__} has no event name; use new_event(name, data)")
+        check_sendable(cls.event_name)
         return NewEvent(cls.event_name, codec.dumps(data), id)
 
     @classmethod

@@ -10,7 +10,9 @@ from datetime import timedelta
 from typing import Any, Generic, Protocol, TypeVar, cast, overload
 
 from gateway.core.match import compile_condition
+from gateway.core.names import check_name, check_pattern
 from gateway.core.spec import CancelSpec, FunctionSpec
+from gateway.core.waits import check_path
 from gateway.errors import DeclarationError
 from gateway.sdk.event import Event
 
@@ -23,7 +25,6 @@ DECLARED = "__tidegate_functions__"
 INVOKED = "tidegate/function.invoked"
 DAY = 86400.0
 
-_PATTERN = re.compile(r"[\w.:/*-]{1,200}", re.ASCII)
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,99}")
 
 
@@ -64,6 +65,10 @@ class Timeouts:
     start: Seconds | None = None
     finish: Seconds | None = None
 
+    def __post_init__(self) -> None:
+        if self.start is None and self.finish is None:
+            raise DeclarationError("Timeouts takes `start` or `finish`, or both; with neither it limits nothing: leave it out")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Idempotency:
@@ -90,7 +95,12 @@ class CancelOn:
             raise DeclarationError("CancelOn takes `match` or `if_`: else any event of that name would cancel every run")
         if if_ is not None:
             compile_condition(if_, ("event", "async"))
-        _check_trigger("CancelOn", event)
+        if match is not None:
+            check_path("`match` of CancelOn", match)
+        if isinstance(event, str):
+            check_name("CancelOn", event, "; for several events give a list of several CancelOn")
+        else:
+            _check_trigger("CancelOn", event)
         name = event if isinstance(event, str) else event.event_name
         self.spec = CancelSpec(name=name, match=match, if_=if_, timeout_seconds=_seconds("`timeout` of CancelOn", timeout))
 
@@ -112,7 +122,7 @@ def function(
     if_: str | None = None,
     retries: int = 4,
     timeout: Seconds | None = None,
-    timeouts: Timeouts = Timeouts(),
+    timeouts: Timeouts | None = None,
     idempotency: str | Idempotency | None = None,
     cancel_on: CancelOn | Sequence[CancelOn] = (),
     on_failure: Handler | None = None,
@@ -136,7 +146,8 @@ def function(
     if once is not None:
         _require(once, Idempotency, "`idempotency` takes a CEL expression, such as 'event.data.id', or Idempotency(key=…)")
         compile_condition(once.key, option="idempotency")
-    _require(timeouts, Timeouts, "`timeouts` takes Timeouts(start=…, finish=…)")
+    if timeouts is not None:
+        _require(timeouts, Timeouts, "`timeouts` takes Timeouts(start=…, finish=…)")
 
     def declare(handler: Handler) -> Function[Any]:
         if not inspect.isfunction(handler):
@@ -155,8 +166,8 @@ def function(
             origin=f"{handler.__code__.co_filename}:{handler.__code__.co_firstlineno}",
             description=(inspect.getdoc(handler) or "").partition("\n")[0],
             version=version,
-            start_seconds=_seconds(f"function {name!r}: `timeouts.start`", timeouts.start),
-            finish_seconds=_seconds(f"function {name!r}: `timeouts.finish`", timeouts.finish),
+            start_seconds=_seconds(f"function {name!r}: `timeouts.start`", timeouts and timeouts.start),
+            finish_seconds=_seconds(f"function {name!r}: `timeouts.finish`", timeouts and timeouts.finish),
             idempotency=once.key if once else None,
             idempotency_seconds=_seconds(f"function {name!r}: `window`", once.window) or DAY if once else DAY,
             cancel_on=tuple(cancel.spec for cancel in cancels),
@@ -201,8 +212,7 @@ def _check(name: str, triggers: Sequence[Any], if_: str | None, retries: Any, ha
 
 def _check_trigger(what: str, trigger: Any) -> None:
     if isinstance(trigger, str):
-        if not _PATTERN.fullmatch(trigger) or ("/" not in trigger and trigger != "*"):
-            raise DeclarationError(f"{what}: {trigger!r} is neither an event name, such as `user/created`, nor a wildcard")
+        check_pattern(what, trigger)
     elif not (isinstance(trigger, type) and issubclass(trigger, Event) and trigger.event_name):
         raise DeclarationError(f"{what} takes event classes that have a name, and names; not {trigger!r}")
 

@@ -13,6 +13,7 @@ import msgspec
 
 from gateway import codec
 from gateway.clock import SECOND, Micros
+from gateway.core.names import RESERVED
 from gateway.errors import DeclarationError
 from gateway.sdk.event import Event
 from gateway.sdk.scheme import Inbound, Scheme, Verdict
@@ -138,6 +139,8 @@ def _check(kind: type[Provider]) -> None:
         raise DeclarationError('declare its `name`, such as `name = "acme"`: the first part of every event name')
     if not isinstance(name, str) or not _NAME.fullmatch(name):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise DeclarationError(f"provider name {name!r}: use lower-case letters, digits and `-`")
+    if f"{name}/" == RESERVED:
+        raise DeclarationError(f"provider name {name!r}: event names that begin with `{RESERVED}` are Tidegate's own; choose another")
     known = {*Provider.__annotations__, "events", "samples"}
     for given, value in vars(kind).items():
         if (

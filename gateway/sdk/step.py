@@ -19,6 +19,7 @@ import msgspec
 
 from gateway import codec
 from gateway.clock import to_datetime
+from gateway.core.names import check_sendable
 from gateway.core.steps import NewEvent
 from gateway.errors import DeclarationError
 from gateway.sdk.event import Event
@@ -203,8 +204,7 @@ class Steps:
 
 def new_event(name: str, data: Any = None, *, id: str | None = None) -> NewEvent:
     """An event to send; `id` makes it the same event when it is sent again."""
-    if "/" not in name:
-        raise DeclarationError(f"event name {name!r} needs a `/`, as in `user/created`")
+    check_sendable(name)
     return NewEvent(name, codec.dumps(data), id)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from gateway import Event, new_event
+from gateway.errors import DeclarationError
 from gateway.registry import Registry, load_functions, load_providers
 
 FUNCTION = """
@@ -44,6 +46,23 @@ def told(registry: Registry, folder: Path) -> list[str]:
         ('on="a/b", cancel_on=CancelOn(7, match="data.id")', "CancelOn takes event classes that have a name, and names; not 7 (line 5)"),
         ('on="a/b", idempotency=7', "`idempotency` takes a CEL expression, such as 'event.data.id', or Idempotency(key=…); not 7 (line 5)"),
         ('on="a/b", idempotency="even.data"', "`idempotency` knows no variable `even`, only `event`: 'even.data' (line 5)"),
+        (
+            'on="a/b", cancel_on=CancelOn("n/stop", match="order_id")',
+            "`match` of CancelOn is a path into the data that both events have, such as `data.order_id`; not 'order_id' (line 5)",
+        ),
+        (
+            'on="a/b", cancel_on=CancelOn("n/*", match="data.id")',
+            "CancelOn: 'n/*' is a wildcard; name one event, such as `user/created`; for several events give a list of several CancelOn"
+            " (line 5)",
+        ),
+        (
+            'on="a/b", cancel_on=CancelOn("nonsense name", match="data.id")',
+            "CancelOn: 'nonsense name' is no event name: use letters, digits, `_.-:` and a `/`, as in `user/created` (line 5)",
+        ),
+        (
+            'on="a/b", timeouts=Timeouts()',
+            "Timeouts takes `start` or `finish`, or both; with neither it limits nothing: leave it out (line 5)",
+        ),
         ('on="a/b", timeouts=60', "`timeouts` takes Timeouts(start=…, finish=…); not 60 (line 5)"),
         ('on="a/b", timeouts=Timeouts(finnish=3)', "Timeouts takes no `finnish`; did you mean `finish`? (line 5)"),
         ('on="a/b", retrys=3', "@function takes no `retrys`; did you mean `retries`? (line 5)"),
@@ -68,6 +87,33 @@ def test_a_wrong_option_of_a_function_is_named_with_what_it_takes(tmp_path, opti
 )
 def test_a_wrong_option_of_a_provider_is_named_with_its_class_or_line(tmp_path, name, scheme, says):
     assert told(load(load_providers, tmp_path, declared=PROVIDER.format(name=name, scheme=scheme)), tmp_path) == [says]
+
+
+@pytest.mark.parametrize("name", ["tidegate/function.failed", "tidegate/anything", "no-slash", "a b/c", "a/", "a/*", "", 7])
+def test_a_name_that_nobody_may_send_is_refused_where_an_event_is_made(name):
+    with pytest.raises(DeclarationError, match=r"Event name .*: (use letters|what begins with `tidegate/` is sent by Tidegate alone)"):
+        new_event(name)
+
+
+def test_an_event_of_tidegates_own_may_be_typed_but_not_made():
+    class Mine(Event[dict], name="tidegate/function.failed"): ...
+
+    with pytest.raises(DeclarationError, match="sent by Tidegate alone"):
+        Mine.new({})
+
+
+def test_no_provider_is_called_as_tidegate_is(tmp_path):
+    [said] = told(load(load_providers, tmp_path, own=PROVIDER.format(name='name = "tidegate"', scheme='Hmac(header="A")')), tmp_path)
+    assert said == "class Acme: provider name 'tidegate': event names that begin with `tidegate/` are Tidegate's own; choose another"
+
+
+@pytest.mark.parametrize("name", ["", "no-slash", "a b/c", "a/*"])
+def test_an_event_class_has_the_name_of_one_event(name):
+    if name:
+        with pytest.raises(DeclarationError, match="the name of class Mine"):
+            type("Mine", (Event,), {}, name=name)
+    else:
+        assert type("Mine", (Event,), {}, name=name).event_name == ""
 
 
 def test_of_two_functions_of_one_id_both_lines_are_told(tmp_path):

@@ -184,3 +184,13 @@ def test_an_event_name_may_hold_what_the_page_says(tight, name):
 def test_an_event_name_with_anything_else_is_told_what_it_may_hold(tight):
     said = tight.call("POST", "/events", {"name": "a b/c"}).json()
     assert "use letters, digits, `_.-:` and a `/`" in json.dumps(said)
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_what_tidegate_itself_sends_nobody_else_may(tight, many):
+    event = {"name": "tidegate/function.failed", "data": {"function_id": "forged"}}
+    answer = tight.call("POST", "/events", [{"name": "a/b"}, event] if many else event)
+    said = answer.json()
+    assert (answer.status_code, said["code"]) == (400, "invalid_event")
+    assert "what begins with `tidegate/` is sent by Tidegate alone" in json.dumps(said)
+    assert tight.get("/events/count?name=tidegate/function.failed")["count"] == 0

@@ -275,6 +275,21 @@ async def test_cancel_on_cancels_the_run_that_matches_sleeping_or_not_yet_starte
 
 
 @in_loop
+async def test_a_run_whose_own_event_lacks_what_cancel_on_matches_says_so_once(store):
+    @function(on="a/b", cancel_on=[CancelOn("a/stop", match="data.order_id"), CancelOn("a/end", match="data.id")])
+    async def f(ctx: Context) -> None:
+        await ctx.step.sleep("long", hours=1)
+
+    lab = Lab(store, f)
+    async with lab.working():
+        [run_id] = await lab.send("a/b", {"id": 1})
+        await lab.parked(run_id, "sleep")
+        lab.pass_time(HOUR + 1)
+        await lab.ended(run_id)
+    assert lab.said(run_id) == ["no a/stop can cancel this run: its own event a/b has nothing at `data.order_id` (cancel_on)"]
+
+
+@in_loop
 async def test_timeouts_of_the_whole_run_cancel_it(store):
     @function(on="a/b", timeouts=Timeouts(start=60))
     async def late(ctx: Context) -> None: ...
