@@ -147,7 +147,14 @@ def request(row: Record) -> schemas.Request:
 
 def log_line(row: Record) -> schemas.LogLine:
     """A line that a run has logged."""
-    return schemas.LogLine(at=to_rfc3339(row["at"]), level=row["level"], attempt=row["attempt"], message=row["message"])
+    return schemas.LogLine(
+        at=to_rfc3339(row["at"]),
+        level=row["level"],
+        attempt=row["attempt"],
+        fence=row["fence"],
+        step=row["step"],
+        message=row["message"],
+    )
 
 
 def function(app: str, spec: FunctionSpec, paused_at: int | None) -> schemas.Function:

@@ -183,6 +183,10 @@ class LogLine(msgspec.Struct):
     at: Time
     level: Annotated[str, Meta(examples=["info"])]
     attempt: int
+    fence: Annotated[
+        int, Meta(description="Rises when a worker takes the run up again, after a sleep too: then what stands before it is said again.")
+    ]
+    step: Annotated[str | None, Meta(description="The key of the step in which it was said, or null outside of any.")]
     message: str
 
 

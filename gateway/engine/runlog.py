@@ -33,7 +33,7 @@ class RunLog:
             level, text = "warning", f"this attempt has said {MAX_LINES} lines; what it says from here on is not kept"
         run_id, fence, attempt = self._where
         shown = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:MAX_CHARACTERS]
-        self._lines.append(LogLine(run_id, fence, self._said, attempt, self._clock(), level, shown))
+        self._lines.append(LogLine(run_id, fence, self._said, attempt, self._clock(), level, shown, step_key.get()))
 
     def take(self) -> tuple[LogLine, ...]:
         """The lines since the last time."""

@@ -182,7 +182,7 @@ class Reads:
     def logs(self, run_id: str, after: tuple[int, int], limit: int) -> Sequence[Record]:
         """Lines of a run in the order they were said, from behind (fence, n)."""
         return self._database.read(
-            "select fence, n, attempt, at, level, message from run_logs where run_id = ? and (fence > ? or fence = ? and n > ?)"
+            "select fence, n, attempt, step, at, level, message from run_logs where run_id = ? and (fence > ? or fence = ? and n > ?)"
             " order by fence, n limit ?",
             [run_id, after[0], *after, limit],
         )

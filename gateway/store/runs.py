@@ -112,7 +112,7 @@ def _claim(tx: Transaction, claim: Claim) -> list[Claimed]:
 
 
 class LogLine(msgspec.Struct, frozen=True):
-    """One line that an attempt has said, as it is kept."""
+    """One line that an attempt has said, in `step` or outside of any, as it is kept."""
 
     run_id: str
     fence: int
@@ -121,6 +121,7 @@ class LogLine(msgspec.Struct, frozen=True):
     at: Micros
     level: str
     message: str
+    step: str | None = None
 
 
 LOG_COLUMNS = LogLine.__struct_fields__

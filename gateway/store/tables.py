@@ -329,7 +329,7 @@ class PauseTable(SQLModel, table=True):
 
 
 class RunLogTable(SQLModel, table=True):
-    """One line that a run has logged, in its attempt under `fence`."""
+    """One line that a run has logged, in its attempt under `fence`, and in `step` where it was said in one."""
 
     __tablename__ = "run_logs"
     __table_args__ = ({"sqlite_with_rowid": False},)
@@ -340,6 +340,7 @@ class RunLogTable(SQLModel, table=True):
     at: int = Field(sa_type=BigInteger)
     level: str
     message: str
+    step: str | None = None
 
 
 class StatTable(SQLModel, table=True):
