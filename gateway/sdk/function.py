@@ -136,8 +136,8 @@ def function(
     it is true the function runs. `retries`: attempts after the first, 0 to 100; of each step too. `timeout`: seconds or a
     timedelta for each attempt. `timeouts`: limits of the whole run. `idempotency`: a CEL expression; of events for which it
     gives the same value within a day only the first gets a run. `cancel_on`: events that cancel a run. `on_failure`: called
-    with the failed run's event and error, as a run of its own. `version`: a whole number to raise when steps change; runs
-    go on with the version that began them, for as long as it is declared too.
+    with the failed run's event and error, as a run of its own with the default `retries`. `version`: a whole number to raise
+    when steps change; runs go on with the version that began them, for as long as it is declared too.
     Raises DeclarationError when one of them is wrong.
     """
     triggers = _listed(on, str | type, "`on` takes an event class, an event name or a wildcard")
@@ -191,7 +191,6 @@ def _handler_of(spec: FunctionSpec, types: tuple[type[Event[Any]], ...], on_fail
     own = FunctionSpec(
         id=f"{spec.id}.on-failure",
         on=(),
-        retries=spec.retries,
         origin=f"{code.co_filename}:{code.co_firstlineno}",
         description=(inspect.getdoc(on_failure) or "").partition("\n")[0],
     )

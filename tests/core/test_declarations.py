@@ -140,3 +140,10 @@ def test_a_module_that_declares_nothing_is_known(tmp_path):
     assert [Path(file).name for file in found.idle] == ["nothing.py"]
     (tmp_path / "nothing.py").write_text("from gateway import Provider\n")
     assert [Path(file).name for file in load_providers([tmp_path]).idle] == ["nothing.py"]
+
+
+@pytest.mark.parametrize("retries", [0, 100])
+def test_a_handler_of_failures_has_its_own_retries_and_not_those_of_its_function(tmp_path, retries):
+    text = f"from gateway import function\ndef tell(ctx): ...\n@function(on='a/b', retries={retries}, on_failure=tell)\ndef f(ctx): ...\n"
+    found = load(load_functions, tmp_path, declared=text)
+    assert [found.functions[name].spec.retries for name in ("f", "f.on-failure")] == [retries, 4]
