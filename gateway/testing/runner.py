@@ -23,7 +23,7 @@ from gateway.ingest.fanout import Fanout
 from gateway.sdk.function import INVOKED, Function
 from gateway.sdk.step import Arrived, returned
 from gateway.store.inbox import EventRecord, NewDelivery
-from gateway.store.runs import OUTCOMES
+from gateway.store.runs import OUTCOMES, LogLine
 from gateway.testing.memory import Memory
 from gateway.testing.runs import Clock, Run
 from gateway.testing.stubs import Stubs
@@ -89,8 +89,10 @@ class Runner:
         try:
             asyncio.get_running_loop()
         except RuntimeError:
-            return asyncio.run(self.run_async(function, event, **given))
-        raise DeclarationError("run() is called in a coroutine: there it is `await run_async(…)`")
+            pass  # and not the run in here: its errors would have this one above them
+        else:
+            raise DeclarationError("run() is called in a coroutine: there it is `await run_async(…)`")
+        return asyncio.run(self.run_async(function, event, **given))
 
     async def run_async(self, function: Function[R], event: Any = None, /, **given: Unpack[Given]) -> Trace[R]:
         """`run`, for tests that are coroutines."""
@@ -197,7 +199,7 @@ def _trace(
         steps=tuple(_step(run, step, stubs) for step in sorted(run.steps.values(), key=lambda step: step.position)),
         attempts=tuple(run.attempts),
         sent=tuple(run.sent),
-        logs=tuple(Logged(level=one.level, message=one.message, attempt=one.attempt, at=to_datetime(one.at)) for one in run.said),
+        logs=tuple(_logged(line) for line in run.said),
         progress=tuple(run.progress),
         started_at=to_datetime(started_at),
         finished_at=to_datetime(finished_at),
@@ -213,6 +215,10 @@ def _result(function: Function[Any], output: bytes) -> Any:
         return codec.decode_as(returned(function.handler), output)
     except TypeError:  # an annotation that JSON has no form for
         return codec.loads(output)
+
+
+def _logged(line: LogLine) -> Logged:
+    return Logged(level=line.level, message=line.message, attempt=line.attempt, step=line.step, at=to_datetime(line.at))
 
 
 def _step(run: Run, step: Step, stubs: Stubs) -> StepTrace:

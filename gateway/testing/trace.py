@@ -57,11 +57,12 @@ class Sent:
 
 @dataclass(frozen=True, kw_only=True)
 class Logged:
-    """A line that the run logged."""
+    """A line that the run logged, in `step` or outside of any."""
 
     level: str
     message: str
     attempt: int
+    step: str | None
     at: datetime
 
 
@@ -135,6 +136,8 @@ class Trace(Generic[R]):
             lines += _step_lines(step, self.started_at)
         lines += [f"  sent {sent.name}  {sent.data!r}" for sent in self.sent]
         lines += [f"  attempt {one.number} {one.outcome}{_said(one.error)}" for one in self.attempts]
+        if self.error is not None and self.error not in [one.error for one in self.attempts]:
+            lines.append(f"  {self.status}{_said(self.error)}")
         if self.error is not None and self.error.traceback:
             lines += [f"    {line}" for line in self.error.traceback.rstrip().splitlines()]
         lines += [f"  never came to: {unused}" for unused in self.unused]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from dataclasses import dataclass
@@ -407,10 +408,15 @@ def test_logs_and_progress_are_in_the_trace():
         ctx.logger.info("begun %d", 1)
         ctx.progress(1, 2, "half")
         await ctx.step.sleep("s", hours=1)
+        await ctx.step.run("told", tell)
         ctx.progress(2, 2)
 
+    def tell() -> None:
+        logging.getLogger("my.library").warning("told")
+
     trace = run(f, {})
-    assert [(one.level, one.message) for one in trace.logs] == [("info", "begun 1"), ("info", "begun 1")]
+    said = [(one.level, one.message, one.step) for one in trace.logs]
+    assert said == [("info", "begun 1", None), ("info", "begun 1", None), ("warning", "told", "told")]
     assert [(one.done, one.total, one.message) for one in trace.progress] == [(1, 2, "half"), (1, 2, "half"), (2, 2, "")]
 
 
@@ -529,7 +535,28 @@ def test_printed_it_is_a_timeline():
     shown = str(trace)
     for part in ("load  step.run  succeeded  (stubbed)", "try 1 failed: TimeoutError: slow", "shipped  step.wait_for_event order/shipped"):
         assert part in shown
+    assert shown.count("failed: NonRetriableError: never shipped") == 1
     assert "attempt 1 failed: NonRetriableError: never shipped" in shown
+
+
+def test_printed_it_says_why_a_run_was_cancelled():
+    @function(on=OrderPlaced, cancel_on=CancelOn(OrderCancelled, match="data.id"))
+    async def by_event(ctx: Context[OrderPlaced]) -> None:
+        await ctx.step.sleep("s", days=1)
+
+    @function(on="a/b", timeouts=Timeouts(finish=60))
+    async def by_time(ctx: Context[Event]) -> None:
+        await ctx.step.sleep("s", days=1)
+
+    cancelled = run(by_event, OrderPlaced.new(Order(1)), events=[after(OrderCancelled.new({"id": 1}), hours=1)])
+    assert "cancelled: Cancelled: event evt_" in str(cancelled)
+    assert str(run(by_time, {})).count("TimedOut: it had not finished 60 s after its start") == 1
+
+
+def test_an_error_of_a_test_has_no_other_one_above_it():
+    with pytest.raises(Stuck) as stuck:
+        run(waits, {})
+    assert (stuck.value.__context__, stuck.value.__cause__) == (None, None)
 
 
 def test_a_step_that_was_never_reached_is_named_with_those_that_were():
