@@ -11,7 +11,7 @@ from litestar import Response
 from gateway import codec
 from gateway.api import schemas
 from gateway.clock import NEVER, to_rfc3339
-from gateway.core.spec import FunctionSpec
+from gateway.core.spec import FunctionSpec, version_of
 from gateway.ingest.sources import Source, Unserved
 from gateway.sdk.provider import Provider
 from gateway.sdk.scheme import REMEDIES
@@ -69,6 +69,7 @@ def run(row: Record) -> schemas.Run:
         event_id=row["event_id"],
         event_name=row["event_name"],
         function_id=row["function_id"],
+        version=version_of(row["queued_as"] or ""),
         status=row["status"],
         reason=_reason(row),
         attempts=row["attempts"],

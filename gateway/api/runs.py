@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from litestar import Request, Response, get, post
@@ -36,6 +36,8 @@ Call = Request[Any, Any, Any]
 Include = Annotated[
     list[Literal["attempts", "payload"]] | None, several("Show the ended attempts too, or the output.", "attempts", "payload")
 ]
+Level = Literal["debug", "info", "warning", "error", "critical"]
+Levels = Annotated[list[Level] | None, several("Only lines of these levels.", *get_args(Level))]
 LogLimit = Annotated[int, Parameter(ge=1, le=1000, description="How many, at most 1,000.")]
 
 
@@ -123,10 +125,10 @@ async def list_run_attempts(deps: Deps, run_id: str) -> Response[bytes]:
 
 
 @get("/runs/{run_id:str}/logs", tags=["runs"], responses=describe.answers(schemas.LogPage, 404))
-async def list_run_logs(deps: Deps, run_id: str, limit: LogLimit = 200, cursor: Cursor = None) -> Response[bytes]:
+async def list_run_logs(deps: Deps, run_id: str, limit: LogLimit = 200, cursor: Cursor = None, level: Levels = None) -> Response[bytes]:
     """What a run has logged, in the order it was said; lines appear within a second or two."""
     await asyncio.to_thread(deps.reads.run, run_id)
-    rows = await asyncio.to_thread(deps.reads.logs, run_id, _read_cursor(cursor), limit)
+    rows = await asyncio.to_thread(deps.reads.logs, run_id, _read_cursor(cursor), limit, level or ())
     last = _cursor(rows[-1]) if len(rows) == limit else None
     return present.json(schemas.LogPage([present.log_line(row) for row in rows], last))
 

@@ -128,6 +128,9 @@ class Run(msgspec.Struct):
     event_id: str
     event_name: str
     function_id: Annotated[str, Meta(examples=["fulfil-order"])]
+    version: Annotated[
+        int | None, Meta(description="The version of its function that it goes on with. Null where that has none, and once it is final.")
+    ]
     status: RunStatus
     reason: Annotated[str | None, Meta(description=_REASONS)]
     attempts: int

@@ -9,8 +9,9 @@ import httpx
 import typer
 
 from gateway.cli.client import own_key, reached_at
-from gateway.cli.output import counted, print_json
+from gateway.cli.output import counted, print_json, unoffered
 from gateway.clock import system_clock
+from gateway.core.spec import version_of
 from gateway.errors import TidegateError
 from gateway.registry import load_functions, load_providers, shown
 from gateway.sdk.scheme import fault_of
@@ -35,7 +36,7 @@ def examine(settings: Settings, as_json: bool) -> int:
 
 def _modules(settings: Settings) -> Iterator[Finding]:
     providers, functions = load_providers(settings.providers), load_functions(settings.functions)
-    yield True, f"{len(providers.providers)} providers, {len(functions.functions)} functions"
+    yield True, f"{counted(len(providers.providers), 'provider')}, {counted(len(functions.functions), 'function')}"
     for found in [*providers.broken, *functions.broken]:
         yield False, f"{shown(found.file)}: {found.message}"
     for noun, registry in (("provider", providers), ("function", functions)):
@@ -71,16 +72,16 @@ def _database(settings: Settings) -> Iterator[Finding]:
     for row in homeless:
         yield False, _homeless(row)
     if backlog["paused"]:
-        yield True, f"{backlog['paused']} runs of paused functions wait; see: tidegate functions"
+        yield True, f"paused functions hold back {counted(backlog['paused'], 'run')}; see: tidegate functions"
     yield True, _kept(settings)
 
 
 def _homeless(row: Record) -> str:
     """Runs that today's code cannot finish."""
-    name, _, version = row["function_id"].partition("@")
-    gone = f"version {version} of function {name!r}, which" if version else f"function {name!r}, which"
-    back = "declare it again beside the new one" if version else "bring it back, or start the worker that has it"
-    return f"{row['n']} runs wait for {gone} nobody offers: {back}, or cancel them: tidegate runs cancel {row['run_id']}"
+    queued_as, one = row["function_id"], row["n"] == 1
+    gone = unoffered(queued_as.partition("@")[0], version_of(queued_as))
+    cancel = f"cancel {'it' if one else 'them'}: tidegate runs cancel {row['run_id']}"
+    return f"{counted(row['n'], 'run')} {'waits' if one else 'wait'} for {gone}, or {cancel}"
 
 
 def _kept(settings: Settings) -> str:
@@ -90,7 +91,11 @@ def _kept(settings: Settings) -> str:
         "refused requests": settings.retention_requests_days,
         "idempotency keys": settings.idempotency_days,
     }
-    return "kept: " + ", ".join(f"{what} {f'{days:g} days' if days else 'for ever'}" for what, days in ages.items())
+    return "kept: " + ", ".join(f"{what} {_span(days)}" for what, days in ages.items())
+
+
+def _span(days: float) -> str:
+    return f"{days:g} {'day' if days == 1 else 'days'}" if days else "for ever"
 
 
 def _gateway(settings: Settings) -> Iterator[Finding]:

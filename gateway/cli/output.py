@@ -57,6 +57,13 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
+def unoffered(function_id: str, version: int | None) -> str:
+    """Whom runs wait for in vain, and how to bring it back."""
+    if version is None:
+        return f"function {function_id!r}, which nobody offers: bring it back, or start the worker that has it"
+    return f"version {version} of function {function_id!r}, which nobody offers: declare it again beside the new one"
+
+
 def shortened(key: str) -> str:
     """An idempotency key for a table: those that are hashes are long, and nobody types them."""
     return key if len(key) <= MOST_OF_A_KEY else key[: MOST_OF_A_KEY - 1] + "…"
@@ -149,6 +156,15 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
     """An ended attempt in one line: number, start, end, outcome."""
     took = f"{attempt['started_at']} to {attempt['finished_at']} ({attempt['duration_ms']} ms)"
     return f"attempt {attempt['number']}  {took}  {attempt['outcome']}"
+
+
+def cut_off(attempt: Mapping[str, Any], *, last: bool) -> str | None:
+    """What became of the steps that were under way in an attempt that could not end by itself; `last`: none came after it."""
+    if attempt["outcome"] not in ("lease_lost", "handed_back"):
+        return None
+    if last:
+        return "what it had begun and not committed may have happened all the same"
+    return "what it had begun and not committed was begun again"
 
 
 def is_by_hand(attempt: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:

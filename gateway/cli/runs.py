@@ -18,6 +18,9 @@ from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Executions of functions.", invoke_without_command=True)
 
+FIELDS = ("id", "function_id", "version", "status", "reason", "event_id", "event_name", "created_at", "started_at", "finished_at")
+MOST_WARNINGS = 5
+
 RunId = Annotated[str, typer.Argument(metavar="RUN", help="Its id, from `tidegate runs`.")]
 
 
@@ -69,7 +72,8 @@ def show(run_id: RunId, as_json: Json = False) -> None:
     else:
         output = run.pop("output", None)
         shown = {name: json.loads(bytes(value)) for name, value in run.items()}
-        _print(shown, output, json.loads(bytes(attempts)), json.loads(bytes(steps)))
+        _print(shown, output, json.loads(bytes(steps)), _warnings(client, run_id))
+        _print_attempts(shown, json.loads(bytes(attempts)))
 
 
 @app.command()
@@ -87,15 +91,26 @@ def logs(
     if as_json:
         print_json({"data": list(lines)})
         return
+    before: dict[str, Any] = {}
     for line in lines:
-        typer.echo(f"{line['at']}  {line['attempt']}  {line['level']:<8} {line['message']}")
+        if before and line["fence"] != before["fence"] and line["attempt"] == before["attempt"]:
+            typer.echo(f"--- attempt {line['attempt']} goes on, once more from its beginning")
+        said = f"[{line['step']}] {line['message']}" if line["step"] is not None else line["message"]
+        typer.echo(f"{line['at']}  {line['attempt']}  {line['level']:<8} {said}")
+        before = line
 
 
-def _lines(client: Any, run_id: str, follow: bool) -> Iterator[dict[str, Any]]:
+def _warnings(client: Any, run_id: str) -> list[dict[str, Any]]:
+    """What the run has warned of since it was taken up last."""
+    lines = list(_lines(client, run_id, follow=False, level="warning"))
+    return [line for line in lines if line["fence"] == lines[-1]["fence"]]
+
+
+def _lines(client: Any, run_id: str, follow: bool, level: str | None = None) -> Iterator[dict[str, Any]]:
     seen, cursor = 0, None
     while True:
         final = not follow or client.get(f"/runs/{run_id}")["status"] in ("succeeded", "failed", "cancelled")
-        page = client.get(f"/runs/{run_id}/logs", limit=1000, cursor=cursor)
+        page = client.get(f"/runs/{run_id}/logs", limit=1000, cursor=cursor, level=level)
         yield from page["data"][seen:]
         seen = 0 if page["next_cursor"] else len(page["data"])
         cursor = page["next_cursor"] or cursor
@@ -131,11 +146,15 @@ def _control(run_id: str, verb: str, as_json: bool) -> None:
         console.print(run["id"], cell(run["status"]))
 
 
-def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[str, Any]], steps: list[dict[str, Any]]) -> None:
-    from gateway.cli.output import as_text, attempt_line, cell, console, is_by_hand, print_error
+def _print(run: dict[str, Any], output: msgspec.Raw | None, steps: list[dict[str, Any]], warnings: list[dict[str, Any]]) -> None:
+    from gateway.cli.output import as_text, cell, console, counted, unoffered
 
-    for field in ("id", "function_id", "status", "reason", "event_id", "event_name", "created_at", "started_at", "finished_at"):
-        console.print(f"{field:<12}", cell(run[field]))
+    for field in FIELDS:
+        if field != "version" or run[field] is not None:
+            console.print(f"{field:<12}", cell(run[field]))
+    if run["reason"] == "no_worker_offers_it":
+        gone = unoffered(run["function_id"], run["version"])
+        console.print(f"It waits for {gone}, or cancel it: tidegate runs cancel {run['id']}", markup=False)
     if run["next_attempt_at"]:
         console.print(f"{'next attempt':<12}", cell(run["next_attempt_at"]))
     if output is None and run["status"] == "succeeded":
@@ -146,16 +165,28 @@ def _print(run: dict[str, Any], output: msgspec.Raw | None, attempts: list[dict[
         console.print(f"{'progress':<12}", _progress(run["progress"]), markup=False)
     if steps:
         console.print(timeline(steps))
+    for line in warnings[-MOST_WARNINGS:]:
+        console.print(f"warning: {line['message']}".partition("\n")[0], style="yellow", markup=False)
+    if len(warnings) > MOST_WARNINGS:
+        console.print(f"and {counted(len(warnings) - MOST_WARNINGS, 'warning')} before: tidegate runs logs {run['id']}", markup=False)
+
+
+def _print_attempts(run: dict[str, Any], attempts: list[dict[str, Any]]) -> None:
+    from gateway.cli.output import attempt_line, console, cut_off, is_by_hand, print_error
+
     for before, attempt in zip([None, *attempts], attempts, strict=False):
         if is_by_hand(attempt, before):
             console.print("retried by hand")
         console.print(attempt_line(attempt), markup=False)
         if attempt["error"]:
             print_error(attempt["error"])
+        if (told := cut_off(attempt, last=attempt is attempts[-1] and run["finished_at"] is not None)) is not None:
+            console.print(f"    {told}", markup=False)
     if run["error"] and not attempts:
         print_error(run["error"])
     if run["status"] in ("failed", "cancelled"):
-        console.print(f"Once it is mended, run it again: tidegate runs retry {run['id']}", markup=False)
+        hint = "Once it is mended, run it again" if run["status"] == "failed" else "To run it after all"
+        console.print(f"{hint}: tidegate runs retry {run['id']}", markup=False)
 
 
 def _progress(progress: dict[str, Any]) -> str:

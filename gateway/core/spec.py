@@ -45,6 +45,12 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
         return self.retries + 1
 
 
+def version_of(queued_as: str) -> int | None:
+    """The version in what a run is queued as."""
+    version = queued_as.partition("@")[2]
+    return int(version) if version else None
+
+
 def current(specs: Iterable[FunctionSpec]) -> dict[str, FunctionSpec]:
     """By id, the version of each function that new runs get: the highest."""
     found: dict[str, FunctionSpec] = {}

@@ -11,6 +11,7 @@ from gateway.store.runs import LogLine
 MAX_LINES = 1000
 MAX_CHARACTERS = 4000
 
+# What a line is said in: it goes with tasks and threads, and no logger has to know of it.
 current: ContextVar[RunLog | None] = ContextVar("tidegate_run_log", default=None)
 step_key: ContextVar[str | None] = ContextVar("tidegate_step", default=None)
 
@@ -18,8 +19,11 @@ step_key: ContextVar[str | None] = ContextVar("tidegate_step", default=None)
 class RunLog:
     """The lines of one attempt, until somebody takes them."""
 
-    def __init__(self, run_id: str, fence: int, attempt: int, clock: Clock) -> None:
-        self._where = (run_id, fence, attempt)
+    def __init__(self, run_id: str, function_id: str, fence: int, attempt: int, clock: Clock) -> None:
+        self.run_id = run_id
+        self.function_id = function_id
+        self.attempt = attempt
+        self._fence = fence
         self._clock = clock
         self._said = 0
         self._lines: list[LogLine] = []
@@ -31,9 +35,8 @@ class RunLog:
             return
         if self._said == MAX_LINES + 1:
             level, text = "warning", f"this attempt has said {MAX_LINES} lines; what it says from here on is not kept"
-        run_id, fence, attempt = self._where
         shown = text.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()[:MAX_CHARACTERS]
-        self._lines.append(LogLine(run_id, fence, self._said, attempt, self._clock(), level, shown, step_key.get()))
+        self._lines.append(LogLine(self.run_id, self._fence, self._said, self.attempt, self._clock(), level, shown, step_key.get()))
 
     def take(self) -> tuple[LogLine, ...]:
         """The lines since the last time."""

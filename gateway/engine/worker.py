@@ -152,8 +152,8 @@ class Worker:
                 await self._awake.wait()
 
     def _start(self, run: Claimed) -> None:
-        log = RunLog(run.run_id, run.fence, run.attempt, self._clock)
-        held = Held(run, self._specs[run.function_id], self._clock(), log)
+        spec = self._specs[run.function_id]
+        held = Held(run, spec, self._clock(), RunLog(run.run_id, spec.id, run.fence, run.attempt, self._clock))
         self._held[run.run_id, run.fence] = held
         self._running += 1
         held.task = asyncio.create_task(self._attempt(held), name=f"{run.function_id} {run.run_id}")

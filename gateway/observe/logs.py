@@ -10,6 +10,8 @@ from typing import Any
 
 import structlog
 
+from gateway.engine.runlog import current, step_key
+
 # Counted, but no line each: an accepted webhook is everyday, and what is refused while the store is away has one line in all.
 QUIET = {"run.started", "webhook.accepted", "webhook.duplicate", "webhook.unavailable"}
 
@@ -90,10 +92,13 @@ def configure() -> None:
 
 
 def _run_context(_logger: Any, _method: str, event: Any) -> Any:
-    record = event.get("_record")
+    """Where a line was said. From a thread that does not know its run, a context's own logger still brings it."""
+    where = current.get() or event["_record"]
     for name in ("run_id", "function_id", "attempt"):
-        if record is not None and hasattr(record, name):
-            event[name] = getattr(record, name)
+        if hasattr(where, name):
+            event[name] = getattr(where, name)
+    if (step := step_key.get()) is not None:
+        event["step"] = step
     return event
 
 

@@ -19,8 +19,8 @@ Progress = Callable[[int, int | None, str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class _Called(Generic[E]):
-    """`attempt` counts from 1; what it counts are attempts of the run, and not of its steps. `logger` carries run, function
-    and attempt, and what it is told is kept with the run. `failure` is set for an `on_failure` handler: the error of the run
+    """`attempt` counts from 1; what it counts are attempts of the run, and not of its steps. `logger` carries run, function,
+    attempt and step, and what it is told is kept with the run. `failure` is set for an `on_failure` handler: the error of the run
     that failed, whose id is `failed_run_id`."""
 
     event: E

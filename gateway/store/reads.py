@@ -25,7 +25,7 @@ STATUS = (
 RUNS = (
     "select r.id, r.event_id, r.function_id, r.created_at, r.finished_at, r.output, r.error,"
     " coalesce(r.started_at, q.first_started_at) as started_at, coalesce(q.attempt, r.attempts) as attempts,"
-    f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, e.name as event_name, p.paused_at,"
+    f" {STATUS} as status, q.reason, q.worker_id, q.held, q.due_at, q.function_id as queued_as, e.name as event_name, p.paused_at,"
     " r.parent_id, g.done, g.total, g.message, g.at"
     " from runs r left join queue q on q.run_id = r.id left join pauses p on p.function_id = r.function_id"
     " left join progress g on g.run_id = r.id join events e on e.id = r.event_id"
@@ -179,12 +179,13 @@ class Reads:
             found.setdefault(row["key"], []).append(row)
         return found
 
-    def logs(self, run_id: str, after: tuple[int, int], limit: int) -> Sequence[Record]:
-        """Lines of a run in the order they were said, from behind (fence, n)."""
+    def logs(self, run_id: str, after: tuple[int, int], limit: int, levels: Sequence[str] = ()) -> Sequence[Record]:
+        """Lines of a run in the order they were said, from behind (fence, n); of any level, or of some."""
+        of_levels = f" and level in ({', '.join('?' * len(levels))})" if levels else ""
         return self._database.read(
             "select fence, n, attempt, step, at, level, message from run_logs where run_id = ? and (fence > ? or fence = ? and n > ?)"
-            " order by fence, n limit ?",
-            [run_id, after[0], *after, limit],
+            f"{of_levels} order by fence, n limit ?",
+            [run_id, after[0], *after, *levels, limit],
         )
 
     def apps(self) -> Sequence[Record]:

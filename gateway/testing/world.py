@@ -64,7 +64,7 @@ class World:
         began = self._clock.now
         run.attempt, run.fence, run.held = run.attempt + 1, run.fence + 1, True
         run.started_at = began if run.started_at is None else run.started_at
-        log = RunLog(run.id, run.fence, run.attempt, self._clock)
+        log = RunLog(run.id, run.function.id, run.fence, run.attempt, self._clock)
         outcome = await self._outcome(run, log)
         run.held = False
         run.said += log.take()

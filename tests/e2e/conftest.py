@@ -19,10 +19,11 @@ gateway.observe.meter.FLUSH_SECONDS = 0.3
 FUNCTIONS = (
     OFTEN
     + """
+import asyncio
 import logging
 from dataclasses import dataclass
 
-from gateway import Context, Event, NonRetriableError, function
+from gateway import Context, Event, NonRetriableError, SyncContext, function
 from providers.stripe import ChargeSucceeded
 
 
@@ -90,6 +91,30 @@ def talk(ctx: Context) -> None:
     except ValueError:
         ctx.logger.exception("it went wrong")
     ctx.logger.info("a NUL \\0, a lone surrogate \\ud800, and " + "x" * 10_000)
+
+
+def noted(name: str) -> None:
+    logging.getLogger("my.library").info("noted %s", name)
+
+
+async def noted_twice(name: str) -> None:
+    noted(name)
+    await asyncio.to_thread(noted, name)
+
+
+@function(on="own/note", retries=0)
+async def note(ctx: Context) -> None:
+    noted("before")
+    await asyncio.gather(*(ctx.step.run(name, noted_twice, name) for name in ("a", "b")))
+    noted("after")
+
+
+@function(on="own/jot", retries=0)
+def jot(ctx: SyncContext) -> None:
+    noted("before")
+    ctx.step.map("all", noted, ["all/0", "all/1"])
+    ctx.step.run("alone", noted, "alone")
+    noted("after")
 
 
 @function(on="own/babble", retries=0)

@@ -36,6 +36,25 @@ def test_what_a_function_logs_is_kept_in_order_from_threads_and_libraries_too_an
     assert json.loads(many.site.cli("runs", "logs", run_id, "--json"))["data"] == lines
 
 
+@pytest.mark.parametrize(("function", "times"), [("note", 2), ("jot", 1)])
+def test_a_line_says_in_which_step_it_was_said_from_any_logger_and_thread(many, function, times):
+    run_id = ended(many, function, {})
+    lines = many.site.get(f"/runs/{run_id}/logs")["data"]
+    assert [(line["message"], line["step"]) for line in (lines[0], lines[-1])] == [("noted before", None), ("noted after", None)]
+    inside = lines[1:-1]
+    keys = ["a", "b"] if function == "note" else ["all/0", "all/1", "alone"]
+    assert sorted(line["step"] for line in inside) == sorted(keys * times)
+    assert all(line["message"] == f"noted {line['step']}" for line in inside)
+    assert f"[{keys[-1]}] noted {keys[-1]}" in many.site.cli("runs", "logs", run_id)
+
+    written = [json.loads(line) for line in many.site.log("worker").splitlines() if run_id in line and "noted" in line]
+    assert len(written) == len(lines)
+    for line in written:
+        assert (line["run_id"], line["function_id"], line["attempt"]) == (run_id, function, 1)
+        name = line["event"].removeprefix("noted ")
+        assert line.get("step") == (None if name in ("before", "after") else name)
+
+
 def test_a_run_that_babbles_keeps_its_first_thousand_lines_and_says_that_there_were_more(many):
     run_id = ended(many, "babble", {})
     first = many.site.get(f"/runs/{run_id}/logs?limit=1000")
