@@ -14,6 +14,7 @@ import typer
 
 from gateway.cli.output import Json
 from gateway.core.outcome import Failure
+from gateway.core.states import FINAL
 from gateway.core.steps import Kind, Step, StepStatus
 from gateway.errors import Forbidden, InvalidRequest, NotFound
 
@@ -37,6 +38,7 @@ class RecordedRun(msgspec.Struct):
     id: str
     event_id: str
     function_id: str
+    version: int | None
     status: str
     attempts: int
     created_at: datetime
@@ -108,7 +110,7 @@ def replay(
     event = _read(client, f"/events/{run.event_id}", RecordedEvent)
     steps = _read(client, f"/runs/{run_id}/steps", RecordedSteps).data
     with contextlib.redirect_stdout(sys.stderr):  # modules and functions may print
-        function, handles = _function(client, run.function_id)
+        function, handles = _function(client, run)
     parent = _read(client, f"/runs/{run.parent_run_id}", RecordedRun) if handles and run.parent_run_id else None
     claimed = _claimed(function, run, event, steps, parent)
     with contextlib.redirect_stdout(sys.stderr):
@@ -127,16 +129,24 @@ def _read(client: Client, path: str, kind: type[T]) -> T:
         raise InvalidRequest(f"What the gateway has at {path} cannot be replayed: {error}") from None
 
 
-def _function(client: Client, function_id: str) -> tuple[Function[Any], bool]:
-    """Today's version of a function, and whether it handles the failures of another."""
+def _function(client: Client, run: RecordedRun) -> tuple[Function[Any], bool]:
+    """The version that a run goes on with, of one that is final the newest; and whether it handles failures of another one."""
     from gateway.registry import load_functions
 
     registry = load_functions(client.settings.functions)
-    versions = [function for function in registry.functions.values() if function.id == function_id]
+    versions = {one.spec.version: one for one in registry.functions.values() if one.id == run.function_id}
     if not versions:
-        raise NotFound(f"There is no function {function_id!r} here. {_looked(registry)}")
-    function = max(versions, key=lambda one: one.spec.version or 0)
+        raise NotFound(f"There is no function {run.function_id!r} here. {_looked(registry)}")
+    version = max(versions, key=lambda one: one or 0) if run.status in FINAL else run.version
+    if version not in versions:
+        there = ", ".join(_named(one) for one in sorted(versions, key=lambda one: one or 0))
+        raise NotFound(f"The run goes on with {_named(version)} of function {run.function_id!r}; here there is only {there}.")
+    function = versions[version]
     return function, any(one.failure is function for one in registry.functions.values())
+
+
+def _named(version: int | None) -> str:
+    return "the one without a version" if version is None else f"version {version}"
 
 
 def _looked(registry: Registry) -> str:
@@ -228,7 +238,8 @@ def _print(found: Replay) -> None:
     from gateway.core.steps import CALLS
     from gateway.testing.replay import MEANINGS
 
-    console.print(f"{found.run_id} of {found.function_id}, with the code that is here", markup=False)
+    version = "" if found.version is None else f", version {found.version}"
+    console.print(f"{found.run_id} of {found.function_id}{version}, with the code that is here", markup=False)
     if found.steps:
         tree = Tree("steps")
         for step in found.steps:

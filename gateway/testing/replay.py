@@ -38,7 +38,6 @@ MEANINGS: Mapping[State, str] = {
     "unreached": "is in the record, and today's code does not come to it",
 }
 DIFFERENT: frozenset[State] = frozenset({"moved", "new", "other_kind", "unreached"})
-FINAL = ("succeeded", "failed", "cancelled")
 
 
 class ReplayedStep(msgspec.Struct, frozen=True):
@@ -60,10 +59,12 @@ class Ending(msgspec.Struct, frozen=True):
 
 
 class Replay(msgspec.Struct, frozen=True):
-    """What came of it. `differences`: a sentence each; none means that today's code does what was recorded."""
+    """What came of it, with which version of the function. `differences`: a sentence each; none means that today's code does
+    what was recorded."""
 
     run_id: str
     function_id: str
+    version: int | None
     steps: tuple[ReplayedStep, ...]
     recorded: Ending
     today: Ending
@@ -79,7 +80,7 @@ async def replay(function: Function[Any], run: Claimed, recorded: Ending, now: M
     logging.getLogger("tidegate.function").addHandler(logging.NullHandler())
     outcome = await asyncio.create_task(invoker.invoke(call))
     steps, today = tuple(seen.steps()), _ending(outcome)
-    return Replay(run.run_id, function.id, steps, recorded, today, tuple(_differences(steps, recorded, today)))
+    return Replay(run.run_id, function.id, function.spec.version, steps, recorded, today, tuple(_differences(steps, recorded, today)))
 
 
 class Seen:
