@@ -164,7 +164,7 @@ def cut_off(attempt: Mapping[str, Any], *, last: bool) -> str | None:
         return None
     if last:
         return "what it had begun and not committed may have happened all the same"
-    return "what it had begun and not committed was begun again"
+    return "what it had begun and not committed is begun again"
 
 
 def is_by_hand(attempt: Mapping[str, Any], before: Mapping[str, Any] | None) -> bool:
