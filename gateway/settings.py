@@ -20,7 +20,7 @@ DAYS = ("retention_days", "retention_failed_days", "retention_requests_days", "i
 MOST_DAYS = 36_500
 
 _SECRET = re.compile(r"([A-Z0-9_]+)_WEBHOOK_SECRET")
-_SOURCE = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +37,8 @@ class SourceSettings:
 class Settings:
     """Settings of one process; docs/configuration.md has the list for people.
 
+    `app`: a name for the functions that this worker offers, of which all workers have the same.
+
     Retention, in days, fractions too, and 0 keeps for ever: `retention_days` for runs that succeeded or were cancelled, and
     for events without runs; `retention_failed_days` for failed runs; `retention_requests_days` for requests that became no
     event of their own (quarantined, duplicate). An event stays until all of its runs may go, and its idempotency key for
@@ -52,6 +54,7 @@ class Settings:
     url: str = ""
     public_url: str = ""
     open_api: bool = False
+    app: str = "local"
     workers: int = 1
     concurrency: int = 100
     functions: tuple[Path, ...] = ()
@@ -171,6 +174,8 @@ def _check(settings: Settings) -> None:
             raise SettingsError(f"TIDEGATE_{name.upper()} must lie between {low} and {high}, not {getattr(settings, name)}")
     if not settings.resolved_database_url.startswith(("sqlite:///", "postgresql://", "postgres://")):
         raise SettingsError("TIDEGATE_DATABASE_URL must begin with postgresql:// or sqlite:///")
+    if not _NAME.fullmatch(settings.app):
+        raise SettingsError(f"TIDEGATE_APP is a name of lower-case letters, digits and `-`, not {settings.app!r}")
     if settings.open_api and settings.host not in ("127.0.0.1", "localhost", "::1"):
         raise SettingsError("without API keys Tidegate listens on loopback only; leave out the host, or use `tidegate serve`")
     if settings.api_key is not None and len(settings.api_key) < 16:
@@ -205,7 +210,7 @@ def _toml_sources(table: Any, file: str) -> list[SourceSettings]:
     found: list[SourceSettings] = []
     for name, raw in cast(dict[str, Any], table).items():
         where = f"[sources.{name}] in {file}"
-        if not isinstance(raw, dict) or not _SOURCE.fullmatch(name) or name == "api":
+        if not isinstance(raw, dict) or not _NAME.fullmatch(name) or name == "api":
             raise SettingsError(f"{where}: a source is a table under a name of lower-case letters, digits and `-`")
         options = cast(dict[str, Any], raw)
         unknown = options.keys() - {"provider", "secret", "secrets"}

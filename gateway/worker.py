@@ -24,15 +24,11 @@ from gateway.registry import Broken, Registry, load_functions, shown
 from gateway.sdk.event import Event
 from gateway.settings import Settings
 from gateway.store import schema
-from gateway.store.admin import Publish
 from gateway.store.database import open_database
-from gateway.store.duties import LeaveDuties
 from gateway.store.journal import Journal
+from gateway.store.offers import Publish
 from gateway.store.retention import Ages
-from gateway.store.runs import Rescue, Retire
 from gateway.telemetry import Telemetry
-
-APP = "local"
 
 
 def publish(settings: Settings) -> Sequence[Broken]:
@@ -40,7 +36,7 @@ def publish(settings: Settings) -> Sequence[Broken]:
     registry = load_functions(settings.functions)
     database = open_database(settings.resolved_database_url)
     journal = Journal(database)
-    journal.submit(_publish(registry, system_clock)).result()
+    journal.submit(_publish(settings, registry, system_clock)).result()
     journal.close()
     database.close()
     return registry.broken
@@ -65,13 +61,9 @@ async def run_worker(
         telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
     database = open_database(settings.resolved_database_url)
     journal = Journal(database, telemetry)
-    await journal.commit(_publish(registry, clock))
-    if replaces is not None:
-        await journal.commit(Retire(replaces))
-        await journal.commit(LeaveDuties(replaces))
-        await journal.commit(Rescue(clock()))
+    id = process_id or new_id("wrk")
     worker = Worker(
-        id=process_id or new_id("wrk"),
+        id=id,
         database=database,
         journal=journal,
         invoker=LocalInvoker(registry.functions, clock),
@@ -83,6 +75,8 @@ async def run_worker(
         shutdown_seconds=settings.shutdown_seconds,
         max_step_bytes=settings.max_step_bytes,
         max_run_bytes=settings.max_run_bytes,
+        offer=_publish(settings, registry, clock, id),
+        replaces=replaces,
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -130,13 +124,13 @@ def _ages(settings: Settings) -> Ages:
     return Ages(failed=failed, others=others, requests=requests, keys=keys)
 
 
-def _publish(registry: Registry, clock: Clock) -> Publish:
+def _publish(settings: Settings, registry: Registry, clock: Clock, worker_id: str | None = None) -> Publish:
     manifest = Manifest(
         specs=tuple(_placed(function.spec) for function in registry.functions.values()),
         broken=tuple(BrokenModule(found.file, found.message) for found in registry.broken),
         events=tuple(_event_specs(registry)),
     )
-    return Publish(APP, manifest, clock())
+    return Publish(settings.app, manifest, clock(), worker_id)
 
 
 def _placed(spec: FunctionSpec) -> FunctionSpec:

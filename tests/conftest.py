@@ -15,9 +15,9 @@ import pytest
 
 from gateway.core.spec import FunctionSpec, Manifest
 from gateway.store import schema
-from gateway.store.admin import Publish
 from gateway.store.database import Database, open_database
 from gateway.store.journal import Command, Journal
+from gateway.store.offers import Publish
 from gateway.store.reads import Reads
 
 R = TypeVar("R")

@@ -81,3 +81,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     specs: tuple[FunctionSpec, ...] = ()
     broken: tuple[BrokenModule, ...] = ()
     events: tuple[EventSpec, ...] = ()
+
+
+def merged(published: Iterable[tuple[str, Manifest]]) -> dict[str, Manifest]:
+    """Of each app one manifest, from all that was published by it: of what is there twice the last one counts."""
+    found: dict[str, Manifest] = {}
+    for app, manifest in published:
+        before = found.get(app, Manifest())
+        found[app] = Manifest(
+            specs=tuple({spec.queued_as: spec for spec in (*before.specs, *manifest.specs)}.values()),
+            broken=tuple(dict.fromkeys((*before.broken, *manifest.broken))),
+            events=tuple({event.name: event for event in (*before.events, *manifest.events)}.values()),
+        )
+    return found

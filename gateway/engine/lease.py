@@ -21,7 +21,9 @@ from typing import Any, Protocol
 
 from gateway.clock import SECOND, Clock
 from gateway.errors import Unavailable
+from gateway.store.duties import LeaveDuties
 from gateway.store.journal import Journal
+from gateway.store.offers import Publish
 from gateway.store.runs import Finish, Heartbeat, Rescue, Retire
 from gateway.telemetry import Telemetry
 
@@ -46,10 +48,13 @@ class Holder(Protocol):
 
 
 class Lease:
-    """Keeps the lease of one worker."""
+    """Keeps the lease of one worker, and offers its functions for as long."""
 
-    def __init__(self, id: str, journal: Journal, holder: Holder, clock: Clock, telemetry: Telemetry, seconds: float) -> None:
+    def __init__(
+        self, id: str, journal: Journal, holder: Holder, clock: Clock, telemetry: Telemetry, seconds: float, offer: Publish | None
+    ) -> None:
         self._id = id
+        self._offer = offer
         self._journal = journal
         self._holder = holder
         self._clock = clock
@@ -59,11 +64,17 @@ class Lease:
         self._ticked = time.monotonic()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
-    async def take(self) -> None:
-        """Take the lease, and keep it from now on."""
+    async def take(self, replaces: str | None = None) -> None:
+        """Take the lease, and keep it from now on. `replaces`: a worker that is known to be dead, whose runs are free at once."""
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        await asyncio.wrap_future(self._journal.submit(self._heartbeat()))
+        await self._journal.commit(self._heartbeat())
+        if self._offer is not None:
+            await self._journal.commit(self._offer)
+        if replaces is not None:
+            await self._journal.commit(Retire(replaces))
+            await self._journal.commit(LeaveDuties(replaces))
+            await self._journal.commit(Rescue(self._clock()))
         self._thread.start()
 
     async def end(self) -> None:
@@ -99,6 +110,8 @@ class Lease:
         before = time.monotonic()
         try:
             holding = self._journal.submit(self._heartbeat()).result(timeout=self._seconds / 3)
+            if self._offer is not None and before - renewed > self._seconds:
+                self._journal.submit(self._offer)  # while the lease was over, others may have withdrawn it
             self._journal.submit(Rescue(self._clock()))
         except (Unavailable, FutureTimeout):
             if before - renewed > self._seconds * 0.6:

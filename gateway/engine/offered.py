@@ -7,7 +7,6 @@ import contextlib
 
 from gateway.errors import Unavailable
 from gateway.ingest.fanout import Fanout
-from gateway.store.admin import decode_manifest
 from gateway.store.database import Database
 from gateway.store.reads import Reads
 
@@ -24,7 +23,7 @@ class Offered:
 
     def refresh(self) -> None:
         """Read the database and replace what has changed. Raises Unavailable when it is away."""
-        apps = {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self._reads.apps()}
+        apps = self._reads.apps()
         pauses = self._reads.pauses()
         if apps != self.fanout.apps or pauses != self.fanout.pauses:
             self.fanout = Fanout(apps, pauses)

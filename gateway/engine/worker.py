@@ -28,6 +28,7 @@ from gateway.engine.runlog import Capture, RunLog, current
 from gateway.errors import Unavailable
 from gateway.store.database import Database
 from gateway.store.journal import Journal
+from gateway.store.offers import Publish
 from gateway.store.runs import Claim, Claimed, Finish, GiveBack, WriteLogs, fences
 from gateway.store.waits import Lookups
 from gateway.telemetry import Telemetry
@@ -46,7 +47,10 @@ BLOCKED = Failure(
 
 
 class Worker:
-    """Claims and executes the runs of the functions in `specs`, by what their runs are queued as."""
+    """Claims and executes the runs of the functions in `specs`, by what their runs are queued as.
+
+    `offer`: what publishes them for as long as it lives. `replaces`: the worker that died in this one's place.
+    """
 
     def __init__(
         self,
@@ -63,6 +67,8 @@ class Worker:
         shutdown_seconds: float = 20.0,
         max_step_bytes: int = MAX_STEP_BYTES,
         max_run_bytes: int = MAX_RUN_BYTES,
+        offer: Publish | None = None,
+        replaces: str | None = None,
     ) -> None:
         self.id = id
         self._database = database
@@ -79,7 +85,8 @@ class Worker:
         self._recorder = Recorder(journal, database, self._offered, clock, max_step_bytes)
         self._resolver = Resolver(journal, database, self._offered, self._recorder, telemetry, clock)
         self._lookups = Lookups(database)
-        self._lease = Lease(id, journal, self, clock, telemetry, lease_seconds)
+        self._replaces = replaces
+        self._lease = Lease(id, journal, self, clock, telemetry, lease_seconds, offer)
         # By run and fence: a run that was cancelled and retried may be back before its first attempt has let go.
         self._held: dict[tuple[str, int], Held] = {}
         self._running = 0
@@ -92,7 +99,8 @@ class Worker:
         """Work until `stop`, then finish or hand back within the shutdown time."""
         loop = self._loop = asyncio.get_running_loop()
         loop.set_task_factory(adopting)
-        await self._lease.take()
+        await self._lease.take(self._replaces)
+        await asyncio.to_thread(self._offered.refresh)
         unlisten = self._database.listen(lambda: threadsafe(loop, self._wake))
         beside = [asyncio.create_task(work) for work in (self._tick(), self._watch(), self._offered.follow(), self._resolver.run())]
         capture = Capture()

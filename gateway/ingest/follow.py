@@ -23,7 +23,7 @@ from gateway.sdk.provider import Provider
 from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings, SourceSettings
 from gateway.store.access import BY_API, SaveSource
-from gateway.store.admin import FreeResumed, decode_manifest
+from gateway.store.admin import FreeResumed
 from gateway.store.cipher import Cipher
 from gateway.store.journal import Journal
 from gateway.store.reads import Reads
@@ -113,7 +113,7 @@ class Follower:
     def refresh(self) -> None:
         """Read the database and replace what has changed. Raises Unavailable when it is away."""
         with self._refreshing:  # what was read first must not replace what was read later
-            apps = {app["id"]: decode_manifest(bytes(app["manifest"])) for app in self._reads.apps()}
+            apps = self._reads.apps()
             rows = self._reads.sources()
             keys = {bytes(row["hash"]): _key(row) for row in self._reads.api_keys()}
             self._replace(apps, self._reads.pauses(), rows, keys)

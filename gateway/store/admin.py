@@ -1,45 +1,15 @@
-"""Rare writes: what functions are offered, sources, keys, and the control of runs (cancel, retry, replay)."""
+"""Rare writes: the control of functions (pause, resume) and of runs (cancel, retry, replay)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from gateway.clock import Micros
 from gateway.core.outcome import Failure
-from gateway.core.spec import Manifest
 from gateway.store.database import Transaction
 from gateway.store.inbox import NewDelivery, deliver
 from gateway.store.journal import Command
 from gateway.store.runs import ATTEMPT_COLUMNS, drop_waits, ended, error_json
-
-
-class Publish(Command[None], frozen=True):
-    """Replace an app's function specs; runs of functions nobody offers are held, others freed."""
-
-    wakes = True
-
-    app: str
-    manifest: Manifest
-    now: Micros
-
-    @classmethod
-    def execute(cls, tx: Transaction, commands: Sequence[Publish]) -> list[None]:
-        for command in commands:
-            row = (command.app, msgspec.json.encode(command.manifest), command.now)
-            if not tx.insert_new("apps", ("id", "manifest", "published_at"), [row]):  # several workers may start at once
-                tx.update("apps", ("id",), ("manifest", "published_at"), [row])
-        offered = [spec.queued_as for (raw,) in tx.rows("select manifest from apps") for spec in decode_manifest(raw).specs]
-        condition, ids = tx.any_of("function_id", offered)
-        tx.rows(f"update queue set held = 0 where held > 0 and held = 1 and {condition}", ids)
-        tx.rows(f"update queue set held = 1 where held = 0 and worker_id is null and not {condition}", ids)
-        return [None] * len(commands)
-
-
-def decode_manifest(raw: bytes) -> Manifest:
-    """A published manifest as it is stored."""
-    return msgspec.json.decode(raw, type=Manifest)
 
 
 class Pause(Command[None], frozen=True):

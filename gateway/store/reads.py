@@ -11,9 +11,11 @@ from typing import Any
 import msgspec
 
 from gateway import codec
+from gateway.core.spec import Manifest, merged
 from gateway.core.states import WAITING
 from gateway.errors import InvalidRequest, NotFound
 from gateway.store.database import Database
+from gateway.store.offers import decode_manifest
 
 Record = Mapping[str, Any]
 COUNT_CAP = 10_000
@@ -188,9 +190,10 @@ class Reads:
             [run_id, after[0], *after, *levels, limit],
         )
 
-    def apps(self) -> Sequence[Record]:
-        """Every app with its published specs."""
-        return self._database.read("select id, manifest, published_at from apps order by id")
+    def apps(self) -> Mapping[str, Manifest]:
+        """By app, all that is offered now."""
+        rows = self._database.read("select app, manifest from manifests order by published_at, id")
+        return merged((row["app"], decode_manifest(bytes(row["manifest"]))) for row in rows)
 
     def pauses(self) -> Mapping[str, int]:
         """The functions that are paused, and since when."""

@@ -15,6 +15,7 @@ from gateway.core.outcome import Failure
 from gateway.core.steps import Step
 from gateway.store.database import Database, Transaction
 from gateway.store.journal import Command
+from gateway.store.offers import withdraw
 from gateway.store.steps import steps_of
 from gateway.store.waits import lock_queue
 
@@ -289,7 +290,8 @@ def _heartbeat(tx: Transaction, beat: Heartbeat) -> dict[str, int]:
 
 
 class Rescue(Command[int], frozen=True):
-    """Free, or fail when out of attempts, up to `limit` runs whose worker's lease is over; returns how many."""
+    """Free, or fail when out of attempts, up to `limit` runs whose worker's lease is over; returns how many. What only such
+    workers have offered is offered no more."""
 
     wakes = True
 
@@ -303,6 +305,9 @@ class Rescue(Command[int], frozen=True):
 
 def _rescue(tx: Transaction, rescue: Rescue) -> int:
     now = tx.clock(rescue.now)
+    dead = [row[0] for row in tx.rows("select id from processes where manifest_id is not null and lease_until < ?", [now])]
+    if dead:
+        withdraw(tx, dead)
     lost = tx.rows(
         "select run_id, fence, attempt, max_attempts, worker_id, claimed_at, first_started_at from queue"
         " where held = 0 and worker_id in (select id from processes where lease_until < ?)"
@@ -363,13 +368,14 @@ class GiveBack(Command[bool], frozen=True):
 
 
 class Retire(Command[None], frozen=True):
-    """A process that stops in good order: its lease ends now."""
+    """A process that stops in good order: its lease ends now, and with it what it offers."""
 
     process_id: str
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Retire]) -> list[None]:
         tx.write("processes", ("id",), ("lease_until",), [(command.process_id, 0) for command in commands])
+        withdraw(tx, [command.process_id for command in commands])
         return [None] * len(commands)
 
 

@@ -23,11 +23,12 @@ def _where(condition: str) -> dict[str, Any]:
 # Kept in the order the data flows.
 
 
-class AppTable(SQLModel, table=True):
-    """What a group of functions published: one atomic set of specs per app."""
+class ManifestTable(SQLModel, table=True):
+    """One atomic set of function specs that an app has published; `processes` says which workers offer it."""
 
-    __tablename__ = "apps"
+    __tablename__ = "manifests"
     id: str = Field(primary_key=True)
+    app: str = Field(default="local", sa_column_kwargs={"server_default": "local"})
     manifest: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
     published_at: int = Field(sa_type=BigInteger)
 
@@ -299,7 +300,8 @@ class RunKeyTable(SQLModel, table=True):
 
 
 class ProcessTable(SQLModel, table=True):
-    """One gateway or worker process and its lease. `claimed_to`: no run that it has claimed was due later."""
+    """One gateway or worker process and its lease. `claimed_to`: no run that it has claimed was due later. `manifest_id`: what
+    functions it offers."""
 
     __tablename__ = "processes"
     id: str = Field(primary_key=True)
@@ -309,6 +311,7 @@ class ProcessTable(SQLModel, table=True):
     lease_until: int = Field(sa_type=BigInteger)
     kind: str = Field(default="worker", sa_column_kwargs={"server_default": "worker"})
     claimed_to: int = Field(sa_type=BigInteger, sa_column_kwargs={"server_default": "9223372036854775807"})
+    manifest_id: str | None = None
 
 
 class DutyTable(SQLModel, table=True):

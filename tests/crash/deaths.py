@@ -26,10 +26,10 @@ from gateway.core.waits import signal_hash
 from gateway.ids import new_id
 from gateway.ingest.fanout import Fanout
 from gateway.store import schema
-from gateway.store.admin import Publish
 from gateway.store.database import open_database
 from gateway.store.inbox import Accept, EventRecord
 from gateway.store.journal import Journal
+from gateway.store.offers import Publish
 from gateway.store.runs import Rescue, Retire
 from gateway.store.waits import SendSignal
 from tests.crash.mortal import Death, Side, live

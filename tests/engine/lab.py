@@ -17,9 +17,9 @@ from gateway.engine.worker import Worker
 from gateway.ids import new_id
 from gateway.ingest.fanout import Fanout
 from gateway.sdk.function import Function
-from gateway.store.admin import Publish
 from gateway.store.inbox import Accept, EventRecord
 from gateway.store.journal import Command
+from gateway.store.offers import Publish
 from gateway.telemetry import Telemetry
 from tests.conftest import Store
 

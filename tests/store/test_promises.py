@@ -14,10 +14,11 @@ from gateway.errors import Overloaded, SchemaMismatch
 from gateway.ids import new_id
 from gateway.store import journal as journal_module
 from gateway.store import schema
-from gateway.store.admin import CancelRun, Publish, Replay, RetryRun
+from gateway.store.admin import CancelRun, Replay, RetryRun
 from gateway.store.database import open_database
 from gateway.store.inbox import Accept, AcceptMany, EventRecord, NewDelivery, RequestRecord
 from gateway.store.journal import Journal
+from gateway.store.offers import Publish
 from gateway.store.reads import Query
 from gateway.store.runs import Claim, Claimed, Finish, GiveBack, Heartbeat, Rescue
 

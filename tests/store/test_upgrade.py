@@ -14,7 +14,7 @@ from sqlalchemy.types import BigInteger
 from gateway.store import schema
 
 MIGRATIONS = Path(schema.__file__).parent / "migrations"
-RENAMED = {"workers": "processes"}
+RENAMED = {"workers": "processes", "apps": "manifests"}
 CHOICES = {"requests.status": "accepted", "steps.status": "succeeded", "outcome": "succeeded", "enabled": 1, "skip_reason": None}
 
 

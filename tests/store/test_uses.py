@@ -6,10 +6,11 @@ from concurrent.futures import wait
 
 from gateway.core.spec import FunctionSpec, Manifest
 from gateway.store.access import CreateSource, NoteUses, SaveKey, SaveSource
-from gateway.store.admin import FreeResumed, Pause, Publish, Resume
+from gateway.store.admin import FreeResumed, Pause, Resume
 from gateway.store.database import open_database
 from gateway.store.inbox import Accept, EventRecord, NewDelivery
 from gateway.store.journal import Journal
+from gateway.store.offers import Publish
 from gateway.store.runs import Claim, Heartbeat
 
 
@@ -68,7 +69,7 @@ def test_what_was_noted_of_secrets_is_void_once_their_numbers_stand_for_others(s
 def test_two_workers_that_publish_an_app_at_once_do(store):
     manifest = Manifest(specs=(FunctionSpec(id="f", on=("a/b",)),))
     assert twice(store, [lambda who, n=n: Publish(f"app-{n}", manifest, who) for n in range(20)]) == [(None, None)] * 20
-    assert store.count("apps") == 21
+    assert store.count("manifests") == 21
 
 
 def test_a_run_held_by_a_gateway_that_heard_of_the_resume_last_is_freed(store):
