@@ -182,7 +182,7 @@ def _print_attempts(run: dict[str, Any], attempts: list[dict[str, Any]]) -> None
             print_error(attempt["error"])
         if (told := cut_off(attempt, last=attempt is attempts[-1] and run["finished_at"] is not None)) is not None:
             console.print(f"    {told}", markup=False)
-    if run["error"] and not attempts:
+    if run["error"] and run["error"] not in [attempt["error"] for attempt in attempts]:
         print_error(run["error"])
     if run["status"] in ("failed", "cancelled"):
         hint = "Once it is mended, run it again" if run["status"] == "failed" else "To run it after all"

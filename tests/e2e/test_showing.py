@@ -32,6 +32,10 @@ async def dies(ctx: Context) -> None:
 async def deadly(ctx: Context) -> None:
     await ctx.step.run("deadly", die)
 
+@function(on="s/fails")
+async def fails(ctx: Context) -> None:
+    raise ValueError("not yet")
+
 @function(on="s/forgets", retries=0)
 async def forgets(ctx: Context) -> None:
     ctx.logger.info("begun")
@@ -95,6 +99,16 @@ def test_a_run_that_somebody_cancelled_has_nothing_to_mend(shown):
     told = shown.cli("runs", "show", run_id)
     assert f"To run it after all: tidegate runs retry {run_id}" in told
     assert "mended" not in told
+
+
+def test_why_a_run_was_cancelled_is_told_beside_why_an_attempt_failed(shown):
+    run_id = run_of(shown, "fails", "waiting")
+    shown.cli("runs", "cancel", run_id)
+    told = shown.cli("runs", "show", run_id)
+    assert "    ValueError: not yet\n" in told
+    assert told.count("    Cancelled: it was cancelled\n") == 1
+    final = shown.cli("runs", "show", run_of(shown, "deadly", "failed"))
+    assert final.count("WorkerLost: ") == 1
 
 
 def test_a_step_that_was_not_come_to_again_is_told_below_the_steps(shown):
