@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+from collections.abc import Coroutine
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -11,9 +14,9 @@ from gateway import codec
 from gateway.clock import NEVER, SECOND, Clock, Micros, from_datetime
 from gateway.core.outcome import Failure
 from gateway.core.retry import backoff_seconds
-from gateway.core.steps import CALLS, Invoke, Kind, NewEvent, Operation, Send, Step, StepEnded, TimeOut, WaitEvent, WaitSignal
+from gateway.core.steps import CALLS, Condition, Invoke, Kind, NewEvent, Operation, Send, Step, StepEnded, TimeOut, WaitEvent, WaitSignal
 from gateway.core.waits import any_event, on_expression, on_match
-from gateway.engine.branches import Branches
+from gateway.engine.branches import Branches, current
 from gateway.engine.failures import failure_of, is_final, retry_at
 from gateway.engine.invoker import Call
 from gateway.engine.runlog import step_key
@@ -43,11 +46,19 @@ class RunLedger:
         self._uses: dict[str, int] = {}
         self._reached: set[str] = set()
         self._waited = any(step.status == "waiting" and step.kind != "sleep" for step in call.run.steps)
+        self._made: list[tuple[str, Coroutine[Any, Any, Any]]] = []
         self._position = max((step.position for step in call.run.steps), default=0)
 
     def unreached(self) -> list[str]:
         """Steps that the run remembers and this attempt has not come to: the function does not do what it did before."""
         return [key for key in self._known if key not in self._reached]
+
+    def made(self, id: str, step: Coroutine[Any, Any, Any]) -> None:
+        self._made.append((id, step))
+
+    def unawaited(self) -> list[str]:
+        """Steps that were made in this attempt, and never begun."""
+        return [id for id, step in self._made if inspect.getcoroutinestate(step) == inspect.CORO_CREATED]
 
     @property
     def waits(self) -> bool:
@@ -72,14 +83,16 @@ class RunLedger:
 
     async def _try(self, step: Step, work: Work, options: Options) -> Step:
         """The step as one try has made it."""
-        token = step_key.set(step.key)
+        token, limit = step_key.set(step.key), asyncio.timeout(options.timeout)
         try:
-            async with asyncio.timeout(options.timeout):
+            async with limit:
                 result = await work()
             output = self._fitting(codec.dumps(result))
         except asyncio.CancelledError:
             raise
         except BaseException as error:
+            if limit.expired() and isinstance(error, TimeoutError):  # asyncio's own, which has no words
+                error.args = (f"it took longer than its timeout of {options.timeout:g} s",)
             return self._failed(step, error, self._retries if options.retries is None else options.retries)
         finally:
             step_key.reset(token)
@@ -112,8 +125,8 @@ class RunLedger:
         key, step = self._take(id, "sleep")
         if step is None:
             now = self._clock()
-            due_at = from_datetime(length) if isinstance(length, datetime) else now + length // timedelta(microseconds=1)
-            made = Step(key, "sleep", "waiting", self._place(None), 0, now, due_at=min(due_at, NEVER))
+            due_at = min(from_datetime(length), NEVER) if isinstance(length, datetime) else _due(key, "sleep", now, length.total_seconds())
+            made = Step(key, "sleep", "waiting", self._place(None), 0, now, due_at=due_at)
             with self._branches.busy():
                 step = await self._commit(StepEnded(made))
         if (step.due_at or 0) > self._clock():
@@ -122,17 +135,24 @@ class RunLedger:
     async def event(self, id: str, name: str, match: str | None, if_: str | None, seconds: float | None) -> bytes | None:
         key, step = self._take(id, "event")
         if step is None or step.status == "waiting":
-            variables = self._call.variables()
-            if match is not None:
-                condition = on_match(name, match, variables)
-            else:
-                condition = on_expression(name, if_, variables) if if_ is not None else any_event(name)
-            condition = msgspec.structs.replace(condition, exclude=self._had(name))
+            condition = self._condition(id, name, match, if_)
             made = step or self._waiting(key, "event", name, seconds)
             # An attempt that died between its commit and its look must look again.
             with self._branches.busy():
                 step = await self._commit(WaitEvent(made, condition))
         return await self._come(step)
+
+    def _condition(self, id: str, name: str, match: str | None, if_: str | None) -> Condition:
+        """Which event a wait is for."""
+        variables = self._call.variables()
+        try:
+            if match is not None:
+                condition = on_match(name, match, variables)
+            else:
+                condition = on_expression(name, if_, variables) if if_ is not None else any_event(name)
+        except DeclarationError as error:
+            raise DeclarationError(f"{CALLS['event']}({id!r}): {error}") from None
+        return msgspec.structs.replace(condition, exclude=self._had(name))
 
     def _had(self, name: str) -> tuple[str, ...]:
         """The run's own event, and those of this name that it has waited for: in a loop, each wait gets another one."""
@@ -180,13 +200,12 @@ class RunLedger:
 
     def _waiting(self, key: str, kind: Kind, subject: str | None, seconds: float | None) -> Step:
         now, self._waited = self._clock(), True
-        due_at: Micros | None = None if seconds is None else now + int(seconds * SECOND)
+        due_at = None if seconds is None else _due(key, kind, now, seconds)
         return Step(key, kind, "waiting", self._place(None), 0, now, due_at=due_at, subject=subject)
 
     def _take(self, id: str, kind: Kind) -> tuple[str, Step | None]:
         """The key for the next use of an id, and what the run remembers of it."""
-        if self._branches.closed:
-            raise asyncio.CancelledError("the attempt has ended")
+        self._belongs(id)
         outer = step_key.get()
         if outer is not None:
             raise DeclarationError(f"step {id!r} is inside of step {outer!r}: a step is one thing that is done once; put them side by side")
@@ -203,6 +222,18 @@ class RunLedger:
             )
         return key, step
 
+    def _belongs(self, id: str) -> None:
+        """Raises where the attempt is over: CancelledError in what is left of it, DeclarationError in what is none of its tasks."""
+        here, closed = current.get(), self._branches.closed
+        if here is not self._branches and (closed or here is not None):
+            run = self._call.run
+            raise DeclarationError(
+                f"step {id!r} was called on the `ctx` of another attempt, number {run.attempt} of run {run.run_id}"
+                f"{', which has ended' if closed else ''}: use the one that the function is called with"
+            )
+        if closed:
+            raise asyncio.CancelledError("the attempt has ended")
+
     def _place(self, step: Step | None) -> int:
         """Where the step stands among those of the run, in the order they began."""
         if step is not None:
@@ -218,6 +249,12 @@ class RunLedger:
             raise asyncio.CancelledError("the run has another holder")
         self._known[step.key] = step
         return step
+
+
+def _due(key: str, kind: Kind, now: Micros, seconds: float) -> Micros:
+    if seconds * SECOND > NEVER - now:
+        raise DeclarationError(f"{CALLS[kind]}({key!r}) would last beyond the year 9999")
+    return now + int(seconds * SECOND)
 
 
 def _result(step: Step) -> bytes:

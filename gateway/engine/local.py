@@ -69,6 +69,8 @@ class LocalInvoker:
                 result = await _called(function, call, branches, Steps(ledger))
             for key in ledger.unreached():
                 call.say("warning", f"step {key!r} was done earlier in this run, and the function ended without coming to it again")
+            for id in ledger.unawaited():
+                call.say("warning", f"step {id!r} was never awaited, so that it was not done: write `await ctx.step.…`")
             return Completed(_output(result), ledger.waits)
         except asyncio.CancelledError:
             raise
@@ -146,7 +148,7 @@ class ThreadBridge:
         self._branches = branches
 
     def wait(self, step: Coroutine[Any, Any, R]) -> R:
-        if self._branches.closed:
+        if self._branches.closed and current.get() is self._branches:
             step.close()
             raise Suspend
         try:
@@ -168,7 +170,7 @@ async def _in_thread(function: Function[Any], context: SyncContext[Any]) -> Any:
     def call() -> Any:
         try:
             return function.handler(context)
-        except (Exception, Suspend):
+        except (Exception, Suspend, SystemExit):
             raise
         except BaseException as error:  # the end of a thread, and not of the process
             raise RuntimeError(repr(error)) from error

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
+
+from typing_extensions import TypeVar
 
 from gateway.core.outcome import Failure
 from gateway.sdk.event import Event
 from gateway.sdk.step import Steps
 from gateway.sdk.sync import SyncSteps
 
-E = TypeVar("E", bound=Event[Any])
+E = TypeVar("E", bound=Event[Any], default=Event[Any])
 
 Progress = Callable[[int, int | None, str], None]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, ClassVar, Generic, TypeVar, cast, get_args, get_origin
+from typing import Any, ClassVar, Generic, cast, get_args, get_origin
+
+from typing_extensions import TypeVar
 
 from gateway import codec
 from gateway.core.names import check_name, check_sendable
 from gateway.core.steps import NewEvent
 from gateway.errors import DeclarationError
 
-D = TypeVar("D")
+D = TypeVar("D", default=Any)
 
 
 @dataclass(frozen=True, kw_only=True)

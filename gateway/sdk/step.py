@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, get_type_hints, overload
 
 import msgspec
@@ -21,7 +21,18 @@ from gateway import codec
 from gateway.clock import to_datetime
 from gateway.core.names import check_sendable
 from gateway.core.steps import NewEvent
-from gateway.errors import DeclarationError
+from gateway.sdk.arguments import (
+    check_callable,
+    check_items,
+    check_signal,
+    check_whole,
+    event_of,
+    events_of,
+    invoked_id,
+    length_of,
+    moment_of,
+    seconds_of,
+)
 from gateway.sdk.event import Event
 from gateway.sdk.threads import in_thread
 
@@ -30,6 +41,7 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 V = TypeVar("V", bound=Event[Any])
+F = TypeVar("F", bound=Callable[..., Coroutine[Any, Any, Any]])
 Seconds = timedelta | float
 
 SIDE_BY_SIDE = 20
@@ -71,7 +83,12 @@ class Arrived(msgspec.Struct, frozen=True):
 
 
 class Ledger(Protocol):
-    """What one run remembers, as its steps see it. JSON in and out; every method raises StepError for a step that failed."""
+    """What one run remembers, as its steps see it. JSON in and out; every method raises StepError for a step that failed.
+
+    `made` hears of each step before it is awaited.
+    """
+
+    def made(self, id: str, step: Coroutine[Any, Any, Any]) -> None: ...
 
     async def run(self, id: str, work: Work, options: Options) -> bytes: ...
 
@@ -96,6 +113,19 @@ class Invocable(Protocol[R_co]):
     def handler(self) -> Callable[[Any], Awaitable[R_co] | R_co]: ...
 
 
+def _noted(method: F) -> F:
+    """A step that its ledger knows of from when it is made: one that nobody awaits is never done, and the run should say so."""
+
+    @wraps(method)
+    def made(*args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+        step = method(*args, **kwargs)
+        steps, id = args[0], args[1] if len(args) > 1 else kwargs["id"]
+        cast(Steps, steps)._ledger.made(id, step)  # pyright: ignore[reportPrivateUsage]
+        return step
+
+    return cast(F, made)
+
+
 class Steps:
     """The steps of a run of an `async` function. An id is unique within the function; in a loop it is numbered."""
 
@@ -105,9 +135,9 @@ class Steps:
 
     def with_options(self, *, retries: int | None = None, timeout: Seconds | None = None) -> Steps:
         """These steps with other options for `run` and `map`: `retries` after the first try, `timeout` for each."""
-        if retries is not None and not 0 <= retries <= 100:
-            raise DeclarationError(f"`retries` of a step is a whole number from 0 to 100, not {retries!r}")
-        given = Options(retries, _seconds(timeout))
+        if retries is not None:
+            check_whole("step.with_options", "retries", retries, 0, 100)
+        given = Options(retries, seconds_of("step.with_options", timeout))
         changed = {name: value for name in ("retries", "timeout") if (value := getattr(given, name)) is not None}
         return Steps(self._ledger, replace(self._options, **changed))
 
@@ -117,6 +147,7 @@ class Steps:
     @overload
     async def run(self, id: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
 
+    @_noted
     async def run(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `fn` and remember what it returns, as JSON of at most 1 MiB; a plain function is called in a thread.
 
@@ -124,12 +155,17 @@ class Steps:
         When it raises, it is tried again, `retries` times, each later than the last; then StepError is raised here, now and
         whenever the function runs again. NonRetriableError fails the step at once; RetryAfterError sets the time.
         """
+        check_callable(f"step.run({id!r})", fn)
         return _typed(returned(fn), await self._ledger.run(id, Work(fn, args, kwargs), self._options), id)
 
+    @_noted
     async def map(
         self, id: str, fn: Callable[[T], Awaitable[R]] | Callable[[T], R], items: Iterable[T], *, limit: int = SIDE_BY_SIDE
     ) -> list[R]:
         """`run` for each item, at most `limit` at a time; the results in the order of the items. Their ids are `id/0`, `id/1`, …"""
+        check_callable(f"step.map({id!r})", fn)
+        check_items(f"step.map({id!r})", items)
+        check_whole(f"step.map({id!r})", "limit", limit, 1)
         places = asyncio.Semaphore(limit)
 
         async def one(n: int, item: T) -> R:
@@ -138,18 +174,26 @@ class Steps:
 
         return list(await asyncio.gather(*(one(n, item) for n, item in enumerate(items))))
 
+    @_noted
     async def sleep(
-        self, id: str, duration: timedelta = timedelta(0), *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+        self,
+        id: str,
+        duration: timedelta | None = None,
+        *,
+        days: float | None = None,
+        hours: float | None = None,
+        minutes: float | None = None,
+        seconds: float | None = None,
     ) -> None:
-        """Go on after a time, counted from when this is reached first. Meanwhile the run costs a row and nothing else."""
-        length = duration + timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
-        await self._ledger.sleep(id, length)
+        """Go on after a time, counted from when this is reached first; at once if that is none, or less. Meanwhile the run costs
+        a row and nothing else."""
+        parts = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+        await self._ledger.sleep(id, length_of(f"step.sleep({id!r})", duration, parts))
 
+    @_noted
     async def sleep_until(self, id: str, when: datetime) -> None:
         """Go on at a time, which is an aware datetime; at once if it is over. Raises DeclarationError for a naive one."""
-        if when.tzinfo is None:
-            raise DeclarationError(f"step.sleep_until({id!r}) needs a datetime with a time zone")
-        await self._ledger.sleep(id, when)
+        await self._ledger.sleep(id, moment_of(f"step.sleep_until({id!r})", when))
 
     @overload
     async def wait_for_event(
@@ -161,6 +205,7 @@ class Steps:
         self, id: str, event: str, *, match: str | None = None, if_: str | None = None, timeout: Seconds | None = None
     ) -> Event[Any] | None: ...
 
+    @_noted
     async def wait_for_event(
         self, id: str, event: type[Event[Any]] | str, *, match: str | None = None, if_: str | None = None, timeout: Seconds | None = None
     ) -> Event[Any] | None:
@@ -169,16 +214,17 @@ class Steps:
         `match`: a path, such as `data.order_id`, whose value must be the same as in the event that triggered the run.
         `if_`: a CEL expression over `event`, that one, and `async`, the one that arrives.
         """
-        kind = Event[Any] if isinstance(event, str) else event
-        name = event if isinstance(event, str) else event.event_name
-        if match is not None and if_ is not None:
-            raise DeclarationError(f"step.wait_for_event({id!r}) takes `match` or `if_`, not both")
-        raw = await self._ledger.event(id, name, match, if_, _seconds(timeout))
+        step = f"step.wait_for_event({id!r})"
+        kind, name = event_of(step, event, match, if_)
+        raw = await self._ledger.event(id, name, match, if_, seconds_of(step, timeout))
         return None if raw is None else _event(kind, raw)
 
+    @_noted
     async def wait_for_signal(self, id: str, signal: str, *, timeout: Seconds | None = None) -> Any:
         """Wait for `POST /api/v1/signals/{signal}`; returns its data as plain JSON values, or None at the timeout."""
-        raw = await self._ledger.signal(id, signal, _seconds(timeout))
+        step = f"step.wait_for_signal({id!r})"
+        check_signal(step, signal)
+        raw = await self._ledger.signal(id, signal, seconds_of(step, timeout))
         return None if raw is None else codec.loads(raw)
 
     @overload
@@ -187,18 +233,21 @@ class Steps:
     @overload
     async def invoke(self, id: str, function: str, data: Any = None, *, timeout: Seconds | None = None) -> Any: ...
 
+    @_noted
     async def invoke(self, id: str, function: Invocable[Any] | str, data: Any = None, *, timeout: Seconds | None = None) -> Any:
         """Start a run of another function, given as declared or by id, with `data` as its event's; returns what it returns.
 
         Raises StepError when that run fails or is cancelled, or has not ended at the timeout.
         """
-        named = function if isinstance(function, str) else function.id
-        raw = await self._ledger.invoke(id, named, codec.dumps(data), _seconds(timeout))
+        step = f"step.invoke({id!r})"
+        named = invoked_id(step, function)
+        raw = await self._ledger.invoke(id, named, codec.dumps(data), seconds_of(step, timeout))
         return _typed(Any if isinstance(function, str) else returned(function.handler), raw, id)
 
+    @_noted
     async def send_event(self, id: str, events: NewEvent | Sequence[NewEvent]) -> list[str]:
         """Send events, made by `UserCreated.new(…)` or `new_event(…)`, once; returns their ids."""
-        given = (events,) if isinstance(events, NewEvent) else tuple(events)
+        given = events_of(f"step.send_event({id!r})", events)
         return cast(list[str], codec.loads(await self._ledger.send(id, given)))
 
 
@@ -236,10 +285,3 @@ def _event(kind: type[Event[Any]], raw: bytes) -> Event[Any]:
         received_at=to_datetime(arrived.received_at),
         attributes=codec.loads(bytes(arrived.attributes)),
     )
-
-
-def _seconds(given: Seconds | None) -> float | None:
-    seconds = given.total_seconds() if isinstance(given, timedelta) else given
-    if seconds is not None and seconds <= 0:
-        raise DeclarationError(f"a timeout is a timedelta or seconds, more than 0; not {given!r}")
-    return seconds

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextvars import copy_context
 from datetime import datetime, timedelta
 from typing import Any, ParamSpec, Protocol, TypeVar, cast, overload
 
 from gateway.core.steps import NewEvent
+from gateway.errors import DeclarationError
 from gateway.sdk.event import Event
 from gateway.sdk.step import SIDE_BY_SIDE, Invocable, Seconds, Steps
 
@@ -45,16 +47,29 @@ class SyncSteps:
         """These steps with other options for `run` and `map`."""
         return SyncSteps(self._steps.with_options(retries=retries, timeout=timeout), self._bridge)
 
-    def run(self, id: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    @overload
+    def run(self, id: str, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    @overload
+    def run(self, id: str, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+
+    def run(self, id: str, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
         """Call `fn` and remember what it returns."""
         return self._bridge.wait(self._steps.run(id, fn, *args, **kwargs))
 
-    def map(self, id: str, fn: Callable[[T], R], items: Iterable[T], *, limit: int = SIDE_BY_SIDE) -> list[R]:
+    def map(self, id: str, fn: Callable[[T], Awaitable[R]] | Callable[[T], R], items: Iterable[T], *, limit: int = SIDE_BY_SIDE) -> list[R]:
         """`run` for each item, at most `limit` at a time."""
         return self._bridge.wait(self._steps.map(id, fn, items, limit=limit))
 
     def sleep(
-        self, id: str, duration: timedelta = timedelta(0), *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+        self,
+        id: str,
+        duration: timedelta | None = None,
+        *,
+        days: float | None = None,
+        hours: float | None = None,
+        minutes: float | None = None,
+        seconds: float | None = None,
     ) -> None:
         """Go on after a time."""
         self._bridge.wait(self._steps.sleep(id, duration, days=days, hours=hours, minutes=minutes, seconds=seconds))
@@ -103,6 +118,11 @@ class SyncSteps:
 
         The first error is raised once all have ended.
         """
+        for call in branches:
+            if not callable(call) or inspect.iscoroutinefunction(call):
+                raise DeclarationError(
+                    f"step.parallel takes plain functions without arguments, such as lambda: ctx.step.run(…); not {call!r}"
+                )
         results: dict[int, T] = {}
         errors: dict[int, BaseException] = {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TypedDict, assert_type
+from typing import Any, TypedDict, assert_type
 
 from gateway import Context, Event, SyncContext, function, new_event
 
@@ -65,6 +65,20 @@ async def all_of_it(ctx: Context[Placed]) -> None:
 def all_of_it_in_a_thread(ctx: SyncContext[Placed]) -> None:
     assert_type(ctx.step.run("count", count, "x"), int)
     assert_type(ctx.step.map("map", count, ["a"]), list[int])
+    assert_type(ctx.step.run("load", load, 1, deep=True), Order)
+    assert_type(ctx.step.map("map", load, [1, 2]), list[Order])
+    assert_type(ctx.step.parallel(lambda: ctx.step.run("a", load, 1), lambda: ctx.step.run("b", load, 2)), list[Order])
     assert_type(ctx.step.invoke("pack", pack, Order(1)), Item)
     assert_type(ctx.step.wait_for_event("shipped", Shipped), Shipped | None)
     assert_type(ctx.step.parallel(lambda: ctx.step.run("a", count, "x"), lambda: ctx.step.run("b", count, "y")), list[int])
+
+
+@function(on="any/*")
+async def any_event(ctx: Context[Event]) -> None:
+    assert_type(ctx.event, Event[Any])
+    assert_type(await ctx.step.wait_for_event("later", "any/other"), Event[Any] | None)
+
+
+@function(on="any/*")
+def any_event_in_a_thread(ctx: SyncContext) -> None:
+    assert_type(ctx.event, Event[Any])
