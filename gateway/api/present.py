@@ -163,6 +163,7 @@ def function(app: str, spec: FunctionSpec, paused_at: int | None) -> schemas.Fun
     return schemas.Function(
         id=spec.id,
         app=app,
+        version=spec.version,
         on=list(spec.on),
         if_=spec.if_,
         retries=spec.retries,

@@ -198,6 +198,7 @@ class Function(msgspec.Struct):
 
     id: str
     app: str
+    version: Annotated[int | None, Meta(description="New runs get the highest that is offered.")]
     on: Annotated[list[str], Meta(description="Event names and wildcards.", examples=[["stripe/invoice.*"]])]
     if_: str | None = msgspec.field(name="if")
     retries: int

@@ -26,6 +26,7 @@ def functions(context: typer.Context, as_json: Json = False) -> None:
 
     columns = {
         "ID": "id",
+        "VERSION": "version",
         "ON": "triggers",
         "IF": "if",
         "RETRIES": "retries",
