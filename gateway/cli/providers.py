@@ -81,7 +81,7 @@ def verify(
 ) -> None:
     """Say what a delivery's verdict is and why, its event name and its idempotency key; exit code 1 when it is refused."""
     from gateway.cli.output import cell, console, print_json
-    from gateway.sdk.provider import event_name, read
+    from gateway.sdk.provider import event_name, read, verify
     from gateway.sdk.scheme import Inbound, Rejected
 
     provider = _provider(name)
@@ -94,7 +94,7 @@ def verify(
         raise InvalidRequest(f"--header takes 'Name: value', not {wrong[0]!r}")
     pairs = [(key.strip().lower(), value.strip()) for key, _, value in (text.partition(":") for text in header)]
     inbound = Inbound(method=method, url=url, headers=pairs, body=body)
-    verdict = provider.verify(inbound, secret, int(time.time()) if at is None else at)
+    verdict = verify(provider, inbound, secret, int(time.time()) if at is None else at)
     shown: dict[str, Any]
     if isinstance(verdict, Rejected):
         shown = {"verdict": "rejected", "reason": verdict.reason, "diagnosis": verdict.remedy, "event": None, "key": None}

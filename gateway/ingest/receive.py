@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,11 +12,11 @@ import msgspec
 from gateway import codec
 from gateway.clock import SECOND, Clock, Micros
 from gateway.core.match import IF_ERROR
-from gateway.errors import DeclarationError, Overloaded, TidegateError, Unavailable
+from gateway.errors import DeclarationError, Overloaded, Unavailable
 from gateway.ids import sibling
 from gateway.ingest.fanout import Fanout
 from gateway.ingest.sources import Source, Unserved, Uses
-from gateway.sdk.provider import event_name, read
+from gateway.sdk.provider import event_name, read, told, verify
 from gateway.sdk.scheme import Inbound, Rejected
 from gateway.store.inbox import Accept, EventRecord, Quarantine, RequestRecord
 from gateway.store.journal import Journal
@@ -62,6 +60,8 @@ class Answer(msgspec.Struct, frozen=True):
 REFUSED = Answer(401, code="verification_failed")
 # Once more is refused than is kept, whoever sends it waits, so that a flood leaves the time to good senders.
 REFUSED_LATE = Answer(401, code="verification_failed", delay=0.1)
+# Whoever sent it is to send it again: it may well be right.
+OUR_FAULT = Answer(500, code="internal", retry_after=60)
 UNKNOWN_SOURCE = Answer(404, code="unknown_source")
 
 
@@ -90,7 +90,7 @@ class Receiver:
         """Verify and keep one request. The answer of an accepted one comes after the commit, and only then (G1)."""
         now = self._clock()
         secrets = source.live(now)
-        verdict = source.provider.verify(inbound, [secret.text for secret in secrets], now // SECOND)
+        verdict = verify(source.provider, inbound, [secret.text for secret in secrets], now // SECOND)
         request = RequestRecord(
             id=request_id,
             source=source.name,
@@ -103,6 +103,8 @@ class Receiver:
         )
         if isinstance(verdict, Rejected):
             kept = self._quarantine(source, request, verdict)
+            if verdict.reason == "provider_error":
+                return OUR_FAULT
             return REFUSED if kept else REFUSED_LATE
         if request.secret_index is not None:
             self._live.uses.secrets[source.id, request.secret_index] = now
@@ -148,7 +150,9 @@ class Receiver:
             return b"{}"
 
     def _unread(self, source: Source, request_id: str, error: Exception) -> None:
-        self._telemetry.emit("webhook.unread", source=source.name, request=request_id, provider=source.provider.name, error=_told(error))
+        self._telemetry.emit(
+            "webhook.unread", source=source.name, request=request_id, provider=source.provider.name, error=told(source.provider, error)
+        )
 
     def _quarantine(self, source: Source, request: RequestRecord, verdict: Rejected) -> bool:
         """Keep a request that failed verification, unless its source's budget is used up; whether it is kept."""
@@ -159,7 +163,7 @@ class Receiver:
             except Unavailable:
                 kept = False
         self._telemetry.emit(
-            "webhook.refused",
+            "webhook.astray" if verdict.reason == "provider_error" else "webhook.refused",
             source=source.name,
             request=request.id,
             reason=verdict.reason,
@@ -172,14 +176,6 @@ class Receiver:
 def traceparent(value: str | None) -> str | None:
     """A `traceparent` header that is one: https://www.w3.org/TR/trace-context/#traceparent-header"""
     return value if value is not None and _TRACEPARENT.fullmatch(value) else None
-
-
-def _told(error: Exception) -> str:
-    """What a provider's parser raised, and where; of others' errors without the message, which may quote the payload."""
-    if isinstance(error, TidegateError):
-        return str(error)
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    return " ".join([type(error).__name__, *(f"in {Path(frame.filename).name}, line {frame.lineno}" for frame in place)])
 
 
 def _storable(key: str) -> str:

@@ -12,6 +12,7 @@ from gateway.clock import SECOND, Clock, Micros
 from gateway.errors import Conflict
 from gateway.ingest.receive import Live, Receiver
 from gateway.ingest.sources import Secret, Source
+from gateway.sdk.provider import verify
 from gateway.sdk.scheme import Inbound, Rejected, Verified
 from gateway.store.inbox import Accepted, Discard, Judge, Release, RequestRecord
 from gateway.store.journal import Journal
@@ -47,7 +48,7 @@ class Reprocessor:
         source = self.source(row["source"])
         inbound, now = _inbound(row, body), row["received_at"]
         secrets = _secrets(source, now)
-        verdict = source.provider.verify(inbound, [secret.text for secret in secrets], now // SECOND)
+        verdict = verify(source.provider, inbound, [secret.text for secret in secrets], now // SECOND)
         if isinstance(verdict, Rejected):
             await self._journal.commit(Judge(row["id"], verdict.reason))
             return Second(reason=verdict.reason)
@@ -87,13 +88,13 @@ def _guesses(source: Source, others: Any, inbound: Inbound, now: Micros) -> Iter
     ):
         if _holds(source, msgspec.structs.replace(inbound, body=body), _secrets(source, now), now):
             yield f"The body was altered on the way: {what}. Look at what stands before the gateway."
-    verdict = source.provider.verify(inbound, [secret.text for secret in source.secrets], now // SECOND)
+    verdict = verify(source.provider, inbound, [secret.text for secret in source.secrets], now // SECOND)
     if isinstance(verdict, Rejected) and verdict.detail:
         yield verdict.detail
 
 
 def _holds(source: Source, inbound: Inbound, secrets: Sequence[Secret], now: Micros) -> bool:
-    verdict = source.provider.verify(inbound, [secret.text for secret in secrets], now // SECOND)
+    verdict = verify(source.provider, inbound, [secret.text for secret in secrets], now // SECOND)
     return isinstance(verdict, Verified)
 
 

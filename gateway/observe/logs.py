@@ -18,6 +18,7 @@ QUIET = {"run.started", "webhook.accepted", "webhook.duplicate", "webhook.unavai
 # Facts that come in floods, and what makes two of them the same.
 FLOODS = {
     "webhook.refused": ("source", "reason"),
+    "webhook.astray": ("source", "remedy"),
     "webhook.unread": ("source", "error"),
     "delivery.if_error": ("function",),
     "store.away": ("state",),
@@ -32,6 +33,7 @@ MAX_FLOODS = 1000
 
 SENTENCES: dict[str, tuple[str, str]] = {
     "webhook.refused": ("warning", "webhook refused"),
+    "webhook.astray": ("error", "a provider failed to verify a webhook, which is kept in quarantine; it was answered with 500"),
     "webhook.unread": ("warning", "the provider could not read a verified webhook; it is an event of type `unknown`"),
     "delivery.if_error": ("warning", "an `if_` could not be decided; the function was skipped: tidegate events show"),
     "webhook.accepted": ("debug", "webhook accepted"),

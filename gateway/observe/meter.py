@@ -29,7 +29,7 @@ class Meter:
             self._add("webhook", facts["source"], "accepted", facts["us"])
         elif name == "webhook.duplicate":
             self._add("webhook", facts["source"], "duplicate", facts["us"])
-        elif name == "webhook.refused":
+        elif name in ("webhook.refused", "webhook.astray"):
             self._add("refusal", facts["source"], facts["reason"], 0)
         elif name == "webhook.unavailable":
             self._add("webhook", facts["source"], "unavailable", 0)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import re
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import msgspec
 
 from gateway import codec
-from gateway.clock import SECOND, Micros
+from gateway.clock import NEVER, SECOND, Micros
 from gateway.core.names import RESERVED
-from gateway.errors import DeclarationError
+from gateway.errors import DeclarationError, TidegateError
 from gateway.sdk.event import Event
-from gateway.sdk.scheme import Inbound, Scheme, Verdict
+from gateway.sdk.scheme import Inbound, Rejected, Scheme, Verdict, Verified
 
 UNKNOWN = "unknown"
 MAX_NAME = 200
@@ -169,6 +171,17 @@ def _check(kind: type[Provider]) -> None:
         raise DeclarationError(f"provider {name!r}: `samples` is type -> a function that makes a body; put `lambda:` before it")
 
 
+def verify(provider: Provider, request: Inbound, secrets: Sequence[str], now: int) -> Verdict:
+    """`provider.verify`, made total: a provider that raises rejects as `provider_error`, and the detail says where."""
+    try:
+        verdict = provider.verify(request, secrets, now)
+    except Exception as error:
+        return Rejected("provider_error", f"It is {told(provider, error)}.")
+    if isinstance(verdict, Rejected) or (isinstance(verdict, Verified) and verdict.secret_index in range(len(secrets))):  # pyright: ignore[reportUnnecessaryIsInstance]
+        return verdict
+    return Rejected("provider_error", f"Its `verify` gave neither Verified, with the place of a secret, nor Rejected: {_file(provider)}.")
+
+
 def read(provider: Provider, request: Inbound, failed: Callable[[Exception], None] | None = None) -> Parsed:
     """`provider.parse`, made total: what cannot be read is an event of type `unknown` under the body's hash.
 
@@ -176,14 +189,41 @@ def read(provider: Provider, request: Inbound, failed: Callable[[Exception], Non
     """
     try:
         parsed = provider.parse(request)
-        if not isinstance(parsed.type, str) or not isinstance(parsed.key, str) or not parsed.key:  # pyright: ignore[reportUnnecessaryIsInstance]
-            kinds = f"{type(parsed.type).__name__} and {type(parsed.key).__name__}"
-            raise DeclarationError(f"`parse` gives a `type` and a `key` that are texts, and a key that is not empty; not {kinds}")
+        if not _is_whole(parsed):
+            raise DeclarationError(
+                "`parse` gives Parsed, with a `type` and a `key` that are texts, a key that is not empty, `occurred_at` in"
+                f" microseconds or None, `data` as bytes or None, and `attributes` as a dict: {_file(provider)}"
+            )
     except Exception as error:
         if failed is not None:
             failed(error)
         return Parsed(type=UNKNOWN, key=body_key(request.body))
     return parsed
+
+
+def _is_whole(found: Any) -> bool:
+    """Whether a provider's parser has given what it promises."""
+    return type(found) is Parsed and _fits(found.type, found.key, found.occurred_at, found.data_path, found.data, found.attributes)
+
+
+def _fits(type_: Any, key: Any, at: Any, path: Any, data: Any, attributes: Any) -> bool:
+    if not (isinstance(type_, str) and isinstance(key, str) and key != "" and isinstance(path, str) and isinstance(attributes, Mapping)):
+        return False
+    return (at is None or (isinstance(at, int) and 0 < at < NEVER)) and (data is None or isinstance(data, bytes))
+
+
+def told(provider: Provider, error: Exception) -> str:
+    """What a provider raised, and where in its file; of others' errors without the message, which may quote the payload."""
+    if isinstance(error, TidegateError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).name == _file(provider)]
+    place = [f"in {Path(frame.filename).name}, line {frame.lineno}" for frame in (own or frames)[-1:]]
+    return " ".join([type(error).__name__, *place])
+
+
+def _file(provider: Provider) -> str:
+    return f"{type(provider).__module__.rpartition('.')[2]}.py"
 
 
 def event_name(provider: str, type_: str) -> str:

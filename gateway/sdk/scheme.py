@@ -26,6 +26,7 @@ Reason = Literal[
     "no_match",
     "timestamp_too_old",
     "timestamp_in_future",
+    "provider_error",
 ]
 
 REMEDIES: Mapping[Reason, str] = {
@@ -36,6 +37,7 @@ REMEDIES: Mapping[Reason, str] = {
     "no_match": "No live secret gives this signature: a wrong secret, a body altered on the way, or another endpoint's key.",
     "timestamp_too_old": "The signature is right but too old: a clock that is wrong, or a delivery that was replayed.",
     "timestamp_in_future": "The signature is right but from the future: a clock that is wrong.",
+    "provider_error": "The provider's own code has failed: mend it, and reprocess the request.",
 }
 
 Algorithm = Literal["sha1", "sha256", "sha384", "sha512"]
