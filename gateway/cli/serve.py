@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,6 +23,7 @@ from gateway.store.cipher import load_cipher
 from gateway.telemetry import Telemetry
 
 PUBLISH_SECONDS = 30
+LOOK_SECONDS = 0.5
 
 
 def serve(
@@ -85,14 +86,31 @@ async def _run(supervisor: Supervisor, settings: Settings, reloading: Coroutine[
 
 async def _reload(settings: Settings, supervisor: Supervisor, telemetry: Telemetry, broken: list[Broken]) -> None:
     """Publish and start anew whenever a Python file of a provider or function changes."""
-    import watchfiles
-
-    places = [Path("functions"), Path("providers"), *settings.functions, *settings.providers]
-    watched = [place for place in places if place.is_dir()]
-    async for changes in watchfiles.awatch(*watched, watch_filter=watchfiles.PythonFilter()):  # pyright: ignore[reportUnknownMemberType]
-        typer.echo(f"{Path(next(iter(changes))[1]).name} changed; starting anew")
+    async for changed in _changes([Path("functions"), Path("providers"), *settings.functions, *settings.providers]):
+        typer.echo(f"{changed} changed; starting anew")
         broken = await asyncio.to_thread(_publish, telemetry, broken)
         supervisor.restart()
+
+
+async def _changes(places: Sequence[Path]) -> AsyncIterator[str]:
+    """A Python file in these folders that has changed, come or gone, whenever one has; a folder may be made later."""
+    before = _python_files(places)
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = await asyncio.to_thread(_python_files, places)
+        if now != before:
+            yield sorted(path.name for path, _ in now ^ before)[0]
+        before = now
+
+
+def _python_files(places: Sequence[Path]) -> set[tuple[Path, int]]:
+    """Every Python file below these folders, and when it was written."""
+    found: set[tuple[Path, int]] = set()
+    for place in places:
+        for path in place.rglob("*.py"):
+            with contextlib.suppress(OSError):  # it may be gone by now
+                found.add((path, path.stat().st_mtime_ns))
+    return found
 
 
 def _publish(telemetry: Telemetry, told: list[Broken]) -> list[Broken]:

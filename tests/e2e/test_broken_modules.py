@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.processes import Site, site, until
@@ -18,6 +20,22 @@ def mistake():
 mistake()
 """
 
+LATE = """
+from gateway import Context, function
+
+@function(on="a/b")
+async def late(ctx: Context) -> None:
+    return None
+"""
+LATE_PROVIDER = """
+from gateway import Hmac, Provider
+
+class Late(Provider):
+    name = "late"
+    scheme = Hmac(header="X-Signature")
+    type_at = "type"
+"""
+
 
 @pytest.fixture
 def served(tmp_path: Path) -> Iterator[Site]:
@@ -26,6 +44,14 @@ def served(tmp_path: Path) -> Iterator[Site]:
         for folder in ("functions", "providers"):
             (tmp_path / folder / "wrong.py").write_text(BROKEN)
         yield made
+
+
+def has(made: Site, path: str) -> bool:
+    """Whether the API has this, while the gateway may be starting anew."""
+    try:
+        return bool(made.get(path))
+    except httpx.HTTPError:
+        return False
 
 
 def told(served: Site, command: str, file: str) -> list[str]:
@@ -52,6 +78,19 @@ def test_a_reload_tells_only_what_is_new(served):
     assert len(told(served, "dev", "functions/other.py")) == 1
     assert len(told(served, "dev", "functions/wrong.py")) == 1
     assert len(told(served, "dev", "providers/wrong.py")) == 1
+
+
+def test_a_reload_sees_a_folder_that_is_made_after_the_start(tmp_path):
+    with site(tmp_path) as made:
+        shutil.rmtree(tmp_path / "functions")
+        made.start("dev")
+        made.wait_ready()
+        (tmp_path / "functions").mkdir()
+        (tmp_path / "functions" / "late.py").write_text(LATE)
+        until(lambda: has(made, "/functions/late"))
+        (tmp_path / "providers").mkdir()
+        (tmp_path / "providers" / "late.py").write_text(LATE_PROVIDER)
+        until(lambda: has(made, "/providers/late"))
 
 
 def test_a_worker_that_nobody_supervises_tells_it_itself(served):
