@@ -48,7 +48,7 @@ async def create_source(deps: Deps, data: schemas.NewSource) -> Response[bytes]:
         raise Conflict("The source `api` is what events sent through the API come from.")
     if data.provider not in deps.providers:
         known = ", ".join(sorted(deps.providers)) or "none"
-        raise NotFound(f"There is no provider {data.provider!r}; there are: {known}.")
+        raise NotFound(f"There is no provider {data.provider!r}; there are: {known}. Is its file newer than the gateway? Start that again.")
     now = deps.clock()
     for n, text in enumerate(data.secrets):
         _refuse_fault(deps.providers[data.provider], text, f"/secrets/{n}")
