@@ -33,7 +33,7 @@ MAX_FLOODS = 1000
 
 SENTENCES: dict[str, tuple[str, str]] = {
     "webhook.refused": ("warning", "webhook refused"),
-    "webhook.astray": ("error", "a provider failed to verify a webhook, which is kept in quarantine; it was answered with 500"),
+    "webhook.astray": ("error", "a provider failed to verify a webhook, which was answered with 500; `kept`: it is in quarantine"),
     "webhook.unread": ("warning", "the provider could not read a verified webhook; it is an event of type `unknown`"),
     "delivery.if_error": ("warning", "an `if_` could not be decided; the function was skipped: tidegate events show"),
     "webhook.accepted": ("debug", "webhook accepted"),
