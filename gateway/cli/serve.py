@@ -17,7 +17,7 @@ import typer
 from gateway.cli.processes import Path_, log_facts, override
 from gateway.engine.supervisor import Program, Supervisor, command
 from gateway.errors import EXIT_OPERATOR, Unavailable
-from gateway.registry import Broken
+from gateway.registry import Broken, shown
 from gateway.settings import Settings, load
 from gateway.store.cipher import load_cipher
 from gateway.telemetry import Telemetry
@@ -85,10 +85,12 @@ async def _run(supervisor: Supervisor, settings: Settings, reloading: Coroutine[
 
 
 async def _reload(settings: Settings, supervisor: Supervisor, telemetry: Telemetry, broken: list[Broken]) -> None:
-    """Publish and start anew whenever a Python file of a provider or function changes."""
+    """Publish and start anew whenever a Python file of a provider or function changes; say what is left out still."""
     async for changed in _changes([Path("functions"), Path("providers"), *settings.functions, *settings.providers]):
         typer.echo(f"{changed} changed; starting anew")
         broken = await asyncio.to_thread(_publish, telemetry, broken)
+        for found in broken:
+            typer.echo(f"  LEFT OUT  {shown(found.file)}: {found.message}")
         supervisor.restart()
 
 

@@ -80,6 +80,28 @@ def test_a_reload_tells_only_what_is_new(served):
     assert len(told(served, "dev", "providers/wrong.py")) == 1
 
 
+def test_a_reload_names_all_that_is_left_out_and_no_more_what_is_mended(served):
+    served.start("dev")
+    until(lambda: "LEFT OUT  functions/wrong.py" in served.log("dev"))
+    (served.folder / "functions" / "crash_functions.py").write_text(LATE)
+    until(lambda: served.log("dev").count('"worker started"') == 4)
+    for file in ("functions/wrong.py", "providers/wrong.py"):
+        assert served.log("dev").count(f"LEFT OUT  {file}: ZeroDivisionError") == 2
+    (served.folder / "functions" / "wrong.py").unlink()
+    until(lambda: served.log("dev").count('"worker started"') == 6)
+    assert served.log("dev").count("LEFT OUT  functions/wrong.py") == 2
+    assert served.log("dev").count("LEFT OUT  providers/wrong.py") == 3
+
+
+def test_a_source_of_a_provider_that_was_made_after_the_start_is_refused_with_what_to_do(served):
+    served.start("serve")
+    served.wait_ready()
+    (served.folder / "providers" / "late.py").write_text(LATE_PROVIDER)
+    said = " ".join(served.cli("sources", "add", "late", "--secret", "not-a-real-secret", code=1).split())
+    assert "There is no provider 'late'" in said
+    assert "newer than the gateway? Start that again." in said
+
+
 def test_a_reload_sees_a_folder_that_is_made_after_the_start(tmp_path):
     with site(tmp_path) as made:
         shutil.rmtree(tmp_path / "functions")
