@@ -24,59 +24,68 @@ def trigger(
 ) -> None:
     """Sign a sample with the source's secret, post it as the third party would, and follow its runs.
 
-    Exit code 1 when a run fails, or is not final in time. Away from the gateway's machine the gateway signs the sample.
+    Exit code 1 when a run fails, or is not final in time. Away from the gateway's machine the gateway signs the sample. With
+    `--no-follow` an API key with the scope `send` is enough.
     """
     from gateway.cli.client import Client
     from gateway.cli.output import console, print_json
 
     client = Client()
-    shown = _source(client, source)
-    if type_ not in shown["samples"]:
-        samples = "\n  ".join(shown["samples"]) or "(none)"
-        raise NotFound(f"{shown['provider']} has no sample {type_!r}; it has:\n  {samples}")
-    sent = _post(client, shown, type_)
+    if follow:
+        _refuse_unknown(client, source, type_)
+    sent = _post(client, source, type_)
     event_id = sent["id"]
     if not as_json:
         console.print(f"200, event {event_id}{' (seen before: the sample has the same id again)' if sent['duplicate'] else ''}")
-    deliveries = _follow(client, event_id, timeout, as_json) if follow else client.get(f"/events/{event_id}/deliveries")["data"]
+    if not follow:
+        if as_json:
+            print_json(sent)
+        return
+    deliveries = _follow(client, event_id, timeout, as_json)
     if as_json:
         print_json({**sent, "deliveries": deliveries})
     elif not deliveries:
         _say_nobody_listens(client, event_id, sent["duplicate"])
-    if any(delivery["status"] == "failed" or (follow and delivery["status"] not in FINAL) for delivery in deliveries):
+    if any(delivery["status"] == "failed" or delivery["status"] not in FINAL for delivery in deliveries):
         raise typer.Exit(1)
 
 
-def _source(client: Any, name: str) -> dict[str, Any]:
+def _refuse_unknown(client: Any, name: str, type_: str) -> None:
+    """Say what there is, and how to make what there is not."""
     sources = {source["name"]: source for source in client.get("/sources")["data"]}
     if name in sources:
         if sources[name]["left_out"]:
             raise NotFound(f"the source {name!r} is left out: {sources[name]['left_out']}; take it over: tidegate sources add {name}")
-        return sources[name]
+        shown = sources[name]
+        if type_ not in shown["samples"]:
+            samples = "\n  ".join(shown["samples"]) or "(none)"
+            raise NotFound(f"{shown['provider']} has no sample {type_!r}; it has:\n  {samples}")
+        return
     providers = [provider["name"] for provider in client.get("/providers")["data"]]
     variable = f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"
     make = f"; make it: tidegate sources add {name}, or set {variable} and start again" if name in providers else ""
     raise NotFound(f"there is no source {name!r} (there are: {', '.join(sorted(sources)) or 'none'}){make}")
 
 
-def _post(client: Any, shown: dict[str, Any], type_: str) -> dict[str, Any]:
-    """Through the front door, signed here; or, where the secret is not to be had here, by the gateway itself."""
+def _post(client: Any, source: str, type_: str) -> dict[str, Any]:
+    """Through the front door, signed here; or, where the secret or the sample is not to be had here, by the gateway itself."""
     from gateway.cli.client import CallFailed
 
     try:
-        provider, secret = _signer(client.settings, shown["name"])
+        provider, secret = _signer(client.settings, source, type_)
     except TidegateError:
-        return client.send("POST", f"/sources/{shown['name']}/test", {"type": type_})
+        return client.send("POST", f"/sources/{source}/test", {"type": type_})
     sample = provider.sample(type_)
     headers = [*sample.headers, *provider.scheme.sign(sample.body, secret, int(time.time()), sample.headers)]
-    response = client.deliver(f"/webhooks/{shown['name']}", sample.body, headers)
+    response = client.deliver(f"/webhooks/{source}", sample.body, headers)
     if response.status_code != 200:
         raise CallFailed(f"the gateway answered {response.status_code}: {response.text}")
     return response.json()
 
 
-def _signer(settings: Settings, name: str) -> tuple[Provider, str]:
-    """A source's provider and newest secret, as the gateway has stored them. Raises NotFound when they are not here."""
+def _signer(settings: Settings, name: str, type_: str) -> tuple[Provider, str]:
+    """A source's provider, which has this sample, and newest secret, as the gateway has stored them. Raises NotFound when they are
+    not here."""
     from gateway.clock import system_clock
     from gateway.ingest.sources import unseal
     from gateway.registry import load_providers
@@ -91,8 +100,8 @@ def _signer(settings: Settings, name: str) -> tuple[Provider, str]:
     row = next((row for row in Reads(database).sources() if row["name"] == name), None)
     database.close()
     providers = load_providers(settings.providers).providers
-    if row is None or row["provider"] not in providers:
-        raise NotFound(f"the source {name!r} is not here")
+    if row is None or row["provider"] not in providers or type_ not in providers[row["provider"]].samples:
+        raise NotFound(f"the source {name!r} or its sample {type_!r} is not here")
     now = system_clock()
     live = [secret for secret in unseal(cipher, row) if secret.lives(now)]
     if not live:

@@ -282,6 +282,19 @@ def test_the_command_line_signs_sends_and_shows(served):
     assert "it has:" in refused.stdout
 
 
+@pytest.mark.parametrize("away", [False, True])
+def test_a_key_that_may_only_send_is_enough_to_trigger_a_sample(served, tmp_path, away):
+    key = served.call("POST", "/keys", {"name": f"sender {away}", "scopes": ["send"]}).json()["key"]
+    with site(tmp_path, port=served.port, settings={"TIDEGATE_API_KEY": key}) as sender:
+        if not away:
+            sender.settings["TIDEGATE_DATA_DIR"] = str(served.folder / "data")
+        made = json.loads(sender.cli("trigger", "stripe", "payout.paid", "--no-follow", "--json"))
+        assert served.get(f"/events/{made['id']}")["name"] == "stripe/payout.paid"
+        assert "200, event evt_" in sender.cli("trigger", "stripe", "payout.paid", "--no-follow")
+        assert "has no sample 'no.such'" in sender.cli("trigger", "stripe", "no.such", "--no-follow", code=1)
+        assert "scope `read`" in sender.cli("trigger", "stripe", "payout.paid", code=1)
+
+
 def test_g8_no_secret_is_in_the_database_or_the_logs(served):
     stored = b"".join(path.read_bytes() for path in (served.folder / "data").glob("tidegate.db*"))
     for secret in (b"whsec_test_not_a_real_secret", b"gh-test", API_KEY.encode()):
