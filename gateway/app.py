@@ -38,7 +38,7 @@ from gateway.telemetry import Telemetry
 class Gateway:
     """A gateway process: receives webhooks and serves the API."""
 
-    def __init__(self, settings: Settings, telemetry: Telemetry, meter: Meter, clock: Clock = system_clock) -> None:
+    def __init__(self, settings: Settings, telemetry: Telemetry, meter: Meter, clock: Clock = system_clock, *, process_id: str) -> None:
         schema.check(settings.resolved_database_url)
         self.settings = settings
         self.telemetry = telemetry
@@ -53,6 +53,7 @@ class Gateway:
         for found in self.registry.broken:
             telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
         self.follower = Follower(
+            id=process_id,
             settings=settings,
             providers=self.registry.providers,
             cipher=self.cipher,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gateway.cli.output import Json
+from gateway.ids import new_id
 from gateway.settings import Settings, load
 
 if TYPE_CHECKING:
@@ -37,8 +38,9 @@ def gateway(
     listener = inherited()
     alone = listener is None
     listener = listener or listen(settings.host, settings.port)
-    telemetry, meter = _metered()
-    served = Gateway(settings, telemetry, meter)
+    own = new_id("gtw")
+    telemetry, meter = _metered(own)
+    served = Gateway(settings, telemetry, meter, process_id=own)
     if served.new_api_key:
         typer.echo(f"Admin API key, shown only this once: {served.new_api_key}")
     with contextlib.suppress(OSError):  # a convenience for the CLI, and nothing else
@@ -63,9 +65,9 @@ def worker(
     if publish_only:
         _publish(settings)
         return
-    telemetry, meter = _metered()
+    own, replaced = os.environ.get("TIDEGATE_PROCESS_ID") or new_id("wrk"), os.environ.get("TIDEGATE_REPLACES")
+    telemetry, meter = _metered(own)
     _end_with_parent()
-    own, replaced = os.environ.get("TIDEGATE_PROCESS_ID"), os.environ.get("TIDEGATE_REPLACES")
     uvloop.run(run_worker(settings, telemetry, meter, process_id=own, replaces=replaced))
 
 
@@ -98,20 +100,20 @@ def doctor(as_json: Json = False) -> None:
     raise typer.Exit(examine(load(), as_json))
 
 
-def log_facts() -> Telemetry:
+def log_facts(process_id: str | None = None) -> Telemetry:
     """A telemetry whose facts are written to the log; which modules are broken is told by whoever supervises this process."""
     from gateway.observe.logs import LogListener, configure
     from gateway.telemetry import Telemetry
 
-    configure()
+    configure(process_id)
     return Telemetry(LogListener(untold=["module.broken"] if "TIDEGATE_PARENT_FD" in os.environ else []))
 
 
-def _metered() -> tuple[Telemetry, Meter]:
+def _metered(process_id: str) -> tuple[Telemetry, Meter]:
     from gateway.clock import system_clock
     from gateway.observe.meter import Meter
 
-    telemetry, meter = log_facts(), Meter(system_clock)
+    telemetry, meter = log_facts(process_id), Meter(system_clock)
     telemetry.listeners.append(meter)
     return telemetry, meter
 

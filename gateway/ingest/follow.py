@@ -43,6 +43,7 @@ class Follower:
     def __init__(
         self,
         *,
+        id: str,
         settings: Settings,
         providers: Mapping[str, Provider],
         cipher: Cipher,
@@ -51,7 +52,7 @@ class Follower:
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        self.id = new_id("gtw")
+        self.id = id
         self._settings = settings
         self._providers = providers
         self._cipher = cipher

@@ -67,9 +67,14 @@ ENDED: dict[str, tuple[str, str]] = {
 }
 
 
-def configure() -> None:
-    """Set up structlog and the standard library's logging for this process, on standard error."""
+def configure(process_id: str | None = None) -> None:
+    """Set up structlog and the standard library's logging for this process, on standard error; each line carries its id."""
+
+    def add_process(_logger: Any, _method: str, event: Any) -> Any:
+        return event if process_id is None else {**event, "process_id": process_id}
+
     processors: list[Any] = [
+        add_process,
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

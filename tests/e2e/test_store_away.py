@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import sqlite3
@@ -50,6 +51,28 @@ def test_a_locked_database_is_a_503_in_time_one_line_and_over_by_itself(tmp_path
         assert post(made.url(), "evt_before").json() == {"id": first, "duplicate": True}
         assert lines(made, "store.away") == 1
         assert lines(made, "store.back") == 1
+
+
+def test_each_line_of_the_log_says_which_process_wrote_it(tmp_path):
+    loud = "import logging\nfrom gateway import function\n\n@function(on='stripe/*')\ndef loud(ctx):\n    logging.info('told')\n"
+    with site(tmp_path, functions=loud) as made:
+        made.run("migrate")
+        made.start("gateway")
+        made.wait_ready()
+        made.start("worker")
+        until(lambda: made.get("/functions")["data"])
+        post(made.url(), "evt_loud")
+        until(lambda: "told" in made.log("worker"))
+        with made.locked():
+            until(lambda: "store.away" in made.log("gateway") and "store.away" in made.log("worker"), 60)
+        until(lambda: "store.back" in made.log("gateway") and "store.back" in made.log("worker"))
+        alive: dict[str, set[str]] = {"gateway": set(), "worker": set()}
+        with sqlite3.connect(made.folder / "data" / "tidegate.db") as database:
+            for kind, id in database.execute("select kind, id from processes"):
+                alive[kind].add(id)
+        for kind, ids in alive.items():
+            said = [json.loads(line) for line in made.log(kind).splitlines() if line.startswith("{")]
+            assert {line.get("process_id") for line in said} == ids, said
 
 
 def test_a_turn_that_somebody_keeps_is_a_503_in_time_that_says_so_and_over_by_itself(tmp_path):
