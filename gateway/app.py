@@ -78,6 +78,7 @@ class Gateway:
         own_keys = [self.cipher.local_api_key(), *filter(None, [self.settings.api_key])]
         receiver = Receiver(journal=self.journal, live=self.live, clock=self.clock, telemetry=self.telemetry)
         deps = Deps(
+            process_id=self.follower.id,
             settings=self.settings,
             cipher=self.cipher,
             journal=self.journal,

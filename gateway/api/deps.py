@@ -34,8 +34,9 @@ SCOPES = ("read", "payload:read", "send", "replay", "admin")
 
 @dataclass(frozen=True, kw_only=True)
 class Deps:
-    """One gateway's parts. `keys` are the SHA-256 of the admin keys that need no row."""
+    """One gateway's parts. `keys` are the SHA-256 of the admin keys that need no row; `process_id` is the gateway's own."""
 
+    process_id: str
     settings: Settings
     cipher: Cipher
     journal: Journal

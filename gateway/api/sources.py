@@ -42,8 +42,11 @@ async def get_source(deps: Deps, source_id: str) -> Response[bytes]:
     status_code=201,
     responses=describe.answers(schemas.Source, 404, 409, 413, 415, 422, status=201),
 )
-async def create_source(deps: Deps, data: schemas.NewSource) -> Response[bytes]:
-    """Make a source, or take over one that is not served. It is served here at once, by every other gateway within a second."""
+async def create_source(deps: Deps, data: schemas.NewSource, force: bool = False) -> Response[bytes]:
+    """Make a source, or take over one that is not served. It is served here at once, by every other gateway within a second.
+
+    One that another live gateway may serve is taken over with `force=true` only.
+    """
     if data.name == BY_API:
         raise Conflict("The source `api` is what events sent through the API come from.")
     if data.provider not in deps.providers:
@@ -55,6 +58,8 @@ async def create_source(deps: Deps, data: schemas.NewSource) -> Response[bytes]:
     secrets = [Secret(n, text, now) for n, text in enumerate(data.secrets)]
     sealed = seal(deps.cipher, data.name, secrets)
     left = deps.live.unserved.get(data.name)
+    if left is not None and not force:
+        await _refuse_if_shared(deps, left)
     instead_of = None if left is None else (left.id, left.version)
     if not await deps.journal.commit(CreateSource(new_id("src"), data.name, data.provider, sealed, now, instead_of)):
         raise Conflict(f"There is a source {data.name!r} already.")
@@ -107,10 +112,15 @@ async def disable_source(deps: Deps, request: Call, source_id: str) -> Response[
     status_code=204,
     responses=describe.answers(None, 404, 409, 412, status=204),
 )
-async def delete_source(deps: Deps, request: Call, source_id: str) -> None:
-    """Remove a source and its secrets; what it received stays."""
+async def delete_source(deps: Deps, request: Call, source_id: str, force: bool = False) -> None:
+    """Remove a source and its secrets; what it received stays.
+
+    One that is not served here, and that another live gateway may serve, is removed with `force=true` only.
+    """
     source = _find(deps, source_id)
     _refuse_unchangeable(request, source)
+    if isinstance(source, Unserved) and not force:
+        await _refuse_if_shared(deps, source)
     if not await deps.journal.commit(DeleteSource(source.id, source.version)):
         raise Conflict("Somebody else has just changed this source; look, and try again.")
     await deps.refresh()
@@ -223,6 +233,17 @@ def _refuse_unchangeable(request: Call, source: Source | Unserved) -> None:
     wanted = request.headers.get("if-match")
     if wanted is not None and wanted.strip() not in ("*", _etag(source)):
         raise PreconditionFailed()
+
+
+async def _refuse_if_shared(deps: Deps, source: Unserved) -> None:
+    """What nothing configures here, another gateway may well serve: it has its own environment, and its own providers."""
+    alive = await asyncio.to_thread(deps.reads.processes, deps.clock())
+    others = [f"{row['host']}, process {row['pid']}" for row in alive if row["kind"] == "gateway" and row["id"] != deps.process_id]
+    if others:
+        raise Conflict(
+            f"The source {source.name!r} is not served here, and may be by another gateway that is alive ({'; '.join(others)})."
+            " Look there; if it is not, do this again with `force=true`, or `--force` at the command line."
+        )
 
 
 def _secret(source: Source, n: int) -> Secret:

@@ -15,6 +15,7 @@ from gateway.errors import InvalidRequest
 app = typer.Typer(help="Sources: endpoints for third parties, and their secrets.", invoke_without_command=True)
 
 Name = Annotated[str, typer.Argument(help="The source's name.")]
+Force = Annotated[bool, typer.Option("--force", help="Though another gateway is alive, which may serve what is left out here.")]
 SecretOption = Annotated[str | None, typer.Option(help="The signing secret; `-` reads it from standard input. Asked for if left out.")]
 Number = Annotated[int, typer.Argument(metavar="N", help="The secret's number, from `sources show`.")]
 
@@ -58,13 +59,14 @@ def add(
     provider: Annotated[str | None, typer.Option(help="Its provider; the source's name if left out.")] = None,
     secret: SecretOption = None,
     generate: Annotated[bool, typer.Option("--generate", help="Make a secret up, for third parties that let you choose it.")] = False,
+    force: Force = False,
     as_json: Json = False,
 ) -> None:
     """Make a source, or take over one that is left out; it is live at once."""
     from gateway.cli.client import Client
 
     text = secrets.token_urlsafe(32) if generate else _secret(secret)
-    made = Client().send("POST", "/sources", {"name": name, "provider": provider or name, "secrets": [text]})
+    made = Client().send("POST", _forced("/sources", force), {"name": name, "provider": provider or name, "secrets": [text]})
     _print(made, as_json)
     if generate:
         typer.echo(f"secret, shown only this once: {text}", err=as_json)
@@ -83,13 +85,13 @@ def disable(name: Name) -> None:
 
 
 @app.command()
-def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False) -> None:
+def delete(name: Name, yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, force: Force = False) -> None:
     """Remove a source and its secrets; what it received stays."""
     from gateway.cli.client import Client
 
     if not yes:
         typer.confirm(f"Remove the source {name!r} and its secrets?", abort=True)
-    Client().send("DELETE", f"/sources/{name}")
+    Client().send("DELETE", _forced(f"/sources/{name}", force))
     typer.echo(f"{name} is gone")
 
 
@@ -135,6 +137,10 @@ def later(text: str) -> str:
     if after is None:
         raise InvalidRequest(f"{text!r} is not a time span such as 90s, 30m, 24h or 7d")
     return (datetime.now(UTC) + after).isoformat()
+
+
+def _forced(path: str, force: bool) -> str:
+    return f"{path}?force=true" if force else path
 
 
 def _secret(given: str | None) -> str:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.clock import SECOND, Clock
+from gateway.clock import SECOND, Clock, Micros
 from gateway.core.spec import BrokenModule, Manifest
 from gateway.errors import SettingsError, Unavailable
 from gateway.ids import new_id
@@ -32,6 +32,7 @@ from gateway.telemetry import Telemetry
 
 FOLLOW_SECONDS = 0.5
 BEAT_SECONDS = 5.0
+LEASE = round(3 * BEAT_SECONDS) * SECOND
 
 Record = Mapping[str, Any]
 Apps = Mapping[str, Manifest]
@@ -68,6 +69,8 @@ class Follower:
         self._refreshing = threading.Lock()
         self._to_free = True
         self.live = Live({}, Fanout({}))
+        # Others are to know of this gateway before it serves anything.
+        journal.submit(self._heartbeat()).result()
         self.refresh()
 
     @property
@@ -142,7 +145,7 @@ class Follower:
         name, by_api = row["name"], row["origin"] == BY_API
         configured, provider = None if by_api else self._configured.get(name), self._providers.get(row["provider"])
         if not by_api and configured is None:
-            return self._unserved(row, f"no longer configured by {row['origin']}")
+            return self._unserved(row, f"no longer configured by {row['origin']} for this gateway, though another one may serve it")
         if provider is None:
             return self._unserved(row, self._no_provider(row["provider"]))
         try:
@@ -196,6 +199,7 @@ class Follower:
         finally:
             with contextlib.suppress(Unavailable):
                 await self._note_uses()
+                await self._journal.commit(self._heartbeat(lease=0))
 
     async def _follow(self) -> None:
         if self._journal.health.trouble is not None or time.monotonic() >= self._beat_at:
@@ -222,8 +226,7 @@ class Follower:
             self.live.uses.put_back(taken)
             raise
 
-    def _heartbeat(self) -> Heartbeat:
-        lease = round(3 * BEAT_SECONDS) * SECOND
+    def _heartbeat(self, lease: Micros = LEASE) -> Heartbeat:
         return Heartbeat(self.id, "gateway", socket.gethostname(), os.getpid(), self._clock(), lease)
 
 

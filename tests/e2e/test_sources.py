@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import HTTP, SECRET, Site, site, stripe_delivery, until
+from tests.processes import HTTP, SECRET, Site, free_port, site, stripe_delivery, until
 
 
 def status(made, source: str, secret: str, port: int | None = None) -> int:
@@ -168,6 +168,37 @@ def test_a_source_that_is_left_out_can_be_taken_over_with_a_new_secret_and_stays
     assert (shown["origin"], shown["enabled"], shown["left_out"]) == ("api", True, None)
     assert status(left, "odd", "whsec_odd") == 200
     assert "made through the API, which is kept" in left.cli("doctor", code=1)
+
+
+def test_what_another_living_gateway_may_serve_is_deleted_or_taken_over_by_force_only(left):
+    left.settings["GITHUB_WEBHOOK_SECRET"] = "gh-old"
+    port = free_port()
+    other = left.start("gateway", port=port)
+    left.wait_ready(port)
+    del left.settings["GITHUB_WEBHOOK_SECRET"]
+    assert left.get("/sources/github", port)["left_out"] is None
+    assert "another one may serve it" in left.get("/sources/github")["left_out"]
+    for words in (("delete", "github", "--yes"), ("add", "github", "--secret", "gh-new")):
+        said = " ".join(left.cli("sources", *words, code=1).split())
+        assert f"process {other.pid}" in said
+        assert "--force" in said
+    assert left.get("/sources/github", port)["left_out"] is None
+
+    left.cli("sources", "add", "github", "--secret", "gh-new", "--force")
+    left.cli("sources", "delete", "odd", "--yes", "--force")
+    until(lambda: left.get("/sources/github", port)["origin"] == "api")
+    assert left.call("GET", "/sources/odd").status_code == 404
+
+
+def test_a_gateway_that_has_ended_stands_in_nobodys_way(left):
+    port = free_port()
+    other = left.start("gateway", port=port)
+    left.wait_ready(port)
+    assert left.call("DELETE", "/sources/github").status_code == 409
+    other.terminate()
+    assert other.wait(20) == 0
+    left.processes.remove(other)
+    assert left.call("DELETE", "/sources/github").status_code == 204
 
 
 def test_a_source_that_is_left_out_can_be_removed(left):
