@@ -11,12 +11,13 @@ from litestar.params import Parameter
 
 from gateway.api import describe, present, schemas
 from gateway.api.deps import Deps, may
+from gateway.core.names import MAX_SIGNAL
 from gateway.core.waits import signal_hash
 from gateway.errors import InvalidRequest
 from gateway.store.waits import SendSignal
 
 Call = Request[Any, Any, Any]
-Signal = Annotated[str, Parameter(description="What `step.wait_for_signal` was given.", max_length=200)]
+Signal = Annotated[str, Parameter(description="What `step.wait_for_signal` was given.", max_length=MAX_SIGNAL)]
 SignalBody = describe.body(
     {"type": "object", "additionalProperties": False, "properties": {"data": {"description": "Any JSON; kept byte for byte."}}},
     {"data": {"approved": True}},

@@ -13,7 +13,7 @@ import typer
 from gateway.cli.output import Cursor, Functions, Json, Limit, Since, earlier, several
 from gateway.cli.replay import replay
 from gateway.cli.timeline import timeline
-from gateway.core.states import Status
+from gateway.core.states import FINAL, Status
 from gateway.errors import InvalidRequest
 
 app = typer.Typer(help="Executions of functions.", invoke_without_command=True)
@@ -109,7 +109,7 @@ def _warnings(client: Any, run_id: str) -> list[dict[str, Any]]:
 def _lines(client: Any, run_id: str, follow: bool, level: str | None = None) -> Iterator[dict[str, Any]]:
     seen, cursor = 0, None
     while True:
-        final = not follow or client.get(f"/runs/{run_id}")["status"] in ("succeeded", "failed", "cancelled")
+        final = not follow or client.get(f"/runs/{run_id}")["status"] in FINAL
         page = client.get(f"/runs/{run_id}/logs", limit=1000, cursor=cursor, level=level)
         yield from page["data"][seen:]
         seen = 0 if page["next_cursor"] else len(page["data"])

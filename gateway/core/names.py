@@ -8,6 +8,7 @@ from typing import Any
 from gateway.errors import DeclarationError
 
 MAX_NAME = 200
+MAX_SIGNAL = 200
 RESERVED = "tidegate/"
 SENDABLE = rf"^(?!{RESERVED})[A-Za-z0-9_.:-]+(/[A-Za-z0-9_.:-]+)+$"
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gateway.clock import SECOND, Clock, Micros
+from gateway.clock import SECOND, Clock
 from gateway.core.spec import BrokenModule, Manifest
 from gateway.errors import SettingsError, Unavailable
 from gateway.ids import new_id
@@ -27,12 +27,11 @@ from gateway.store.admin import FreeResumed
 from gateway.store.cipher import Cipher
 from gateway.store.journal import Journal
 from gateway.store.reads import Reads
-from gateway.store.runs import Heartbeat
+from gateway.store.runs import Heartbeat, Retire
 from gateway.telemetry import Telemetry
 
 FOLLOW_SECONDS = 0.5
 BEAT_SECONDS = 5.0
-LEASE = round(3 * BEAT_SECONDS) * SECOND
 
 Record = Mapping[str, Any]
 Apps = Mapping[str, Manifest]
@@ -199,7 +198,7 @@ class Follower:
         finally:
             with contextlib.suppress(Unavailable):
                 await self._note_uses()
-                await self._journal.commit(self._heartbeat(lease=0))
+                await self._journal.commit(Retire(self.id))
 
     async def _follow(self) -> None:
         if self._journal.health.trouble is not None or time.monotonic() >= self._beat_at:
@@ -226,7 +225,8 @@ class Follower:
             self.live.uses.put_back(taken)
             raise
 
-    def _heartbeat(self, lease: Micros = LEASE) -> Heartbeat:
+    def _heartbeat(self) -> Heartbeat:
+        lease = round(3 * BEAT_SECONDS) * SECOND
         return Heartbeat(self.id, "gateway", socket.gethostname(), os.getpid(), self._clock(), lease)
 
 

@@ -8,13 +8,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, cast
 
-from gateway.core.names import check_name, refusal
+from gateway.core.names import MAX_SIGNAL, check_name, refusal
 from gateway.core.steps import NewEvent
 from gateway.core.waits import check_path
 from gateway.errors import DeclarationError
 from gateway.sdk.event import Event
-
-MAX_SIGNAL = 200
 
 
 def length_of(step: str, duration: Any, parts: Mapping[str, Any]) -> timedelta:
