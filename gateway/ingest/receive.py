@@ -149,7 +149,7 @@ class Receiver:
             self._unread(source, request_id, error)
             return b"{}"
 
-    def _unread(self, source: Source, request_id: str, error: Exception) -> None:
+    def _unread(self, source: Source, request_id: str, error: BaseException) -> None:
         self._telemetry.emit(
             "webhook.unread", source=source.name, request=request_id, provider=source.provider.name, error=told(source.provider, error)
         )

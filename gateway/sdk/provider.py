@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import inspect
 import re
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ from gateway.sdk.event import Event
 from gateway.sdk.scheme import Inbound, Rejected, Scheme, Verdict, Verified
 
 UNKNOWN = "unknown"
-MAX_NAME = 200
+MAX_TYPE = 200
 
 _TEXTS = ("title", "docs", "setup", "type_at", "type_header", "id_at", "occurred_at", "data_at")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,49}")
@@ -119,8 +120,7 @@ class Provider:
         try:
             body = codec.dumps(make())
         except Exception as error:
-            place = f"{type(self).__module__.replace('.', '/')}.py"
-            raise DeclarationError(f"{place}: the sample {type_!r} cannot be made: {type(error).__name__}: {error}") from error
+            raise DeclarationError(f"{_file(self)}: the sample {type_!r} cannot be made: {type(error).__name__}: {error}") from error
         return Sample(body=body, headers=[("Content-Type", "application/json")])
 
 
@@ -175,14 +175,14 @@ def verify(provider: Provider, request: Inbound, secrets: Sequence[str], now: in
     """`provider.verify`, made total: a provider that raises rejects as `provider_error`, and the detail says where."""
     try:
         verdict = provider.verify(request, secrets, now)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a gateway is not ended by what somebody sends
         return Rejected("provider_error", f"It is {told(provider, error)}.")
     if isinstance(verdict, Rejected) or (isinstance(verdict, Verified) and verdict.secret_index in range(len(secrets))):  # pyright: ignore[reportUnnecessaryIsInstance]
         return verdict
     return Rejected("provider_error", f"Its `verify` gave neither Verified, with the place of a secret, nor Rejected: {_file(provider)}.")
 
 
-def read(provider: Provider, request: Inbound, failed: Callable[[Exception], None] | None = None) -> Parsed:
+def read(provider: Provider, request: Inbound, failed: Callable[[BaseException], None] | None = None) -> Parsed:
     """`provider.parse`, made total: what cannot be read is an event of type `unknown` under the body's hash.
 
     `failed` is told why. A provider's parser is somebody's plugin, and what it reads was signed: it must never cost a webhook.
@@ -194,7 +194,7 @@ def read(provider: Provider, request: Inbound, failed: Callable[[Exception], Non
                 "`parse` gives Parsed, with a `type` and a `key` that are texts, a key that is not empty, `occurred_at` in"
                 f" microseconds or None, `data` as bytes or None, and `attributes` as a dict: {_file(provider)}"
             )
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if failed is not None:
             failed(error)
         return Parsed(type=UNKNOWN, key=body_key(request.body))
@@ -203,32 +203,34 @@ def read(provider: Provider, request: Inbound, failed: Callable[[Exception], Non
 
 def _is_whole(found: Any) -> bool:
     """Whether a provider's parser has given what it promises."""
-    return type(found) is Parsed and _fits(found.type, found.key, found.occurred_at, found.data_path, found.data, found.attributes)
-
-
-def _fits(type_: Any, key: Any, at: Any, path: Any, data: Any, attributes: Any) -> bool:
-    if not (isinstance(type_, str) and isinstance(key, str) and key != "" and isinstance(path, str) and isinstance(attributes, Mapping)):
+    if not isinstance(found, Parsed):
         return False
-    return (at is None or (isinstance(at, int) and 0 < at < NEVER)) and (data is None or isinstance(data, bytes))
+    given: Any = found
+    if not (isinstance(given.type, str) and isinstance(given.key, str) and given.key and isinstance(given.data_path, str)):
+        return False
+    at, data = given.occurred_at, given.data
+    if not (at is None or (isinstance(at, int) and 0 < at < NEVER)) or not (data is None or isinstance(data, bytes)):
+        return False
+    return isinstance(given.attributes, Mapping)
 
 
-def told(provider: Provider, error: Exception) -> str:
+def told(provider: Provider, error: BaseException) -> str:
     """What a provider raised, and where in its file; of others' errors without the message, which may quote the payload."""
     if isinstance(error, TidegateError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).name == _file(provider)]
+    own = [frame for frame in frames if frame.filename == inspect.getfile(type(provider))]
     place = [f"in {Path(frame.filename).name}, line {frame.lineno}" for frame in (own or frames)[-1:]]
     return " ".join([type(error).__name__, *place])
 
 
 def _file(provider: Provider) -> str:
-    return f"{type(provider).__module__.rpartition('.')[2]}.py"
+    return f"{type(provider).__module__.replace('.', '/')}.py"
 
 
 def event_name(provider: str, type_: str) -> str:
     """`provider/type`, with characters that no event name has replaced by `_`."""
-    return f"{provider}/{_UNSAFE.sub('_', type_)[:MAX_NAME]}"
+    return f"{provider}/{_UNSAFE.sub('_', type_)[:MAX_TYPE]}"
 
 
 def body_key(body: bytes) -> str:
