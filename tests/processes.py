@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,8 +24,13 @@ ROOT = Path(__file__).parent.parent
 SECRET = "whsec_test_not_a_real_secret"
 API_KEY = "tg_test_not_a_real_key"
 
+
+class _Client(threading.local, httpx.Client):
+    """One for each thread: a pool may close a connection that is just given to another thread."""
+
+
 # One client for many calls: each new one reads the certificates of the whole world. No connection outlives a call.
-HTTP = httpx.Client(verify=False, timeout=10, limits=httpx.Limits(max_keepalive_connections=0))
+HTTP = _Client(verify=False, timeout=10, limits=httpx.Limits(max_keepalive_connections=0))
 
 FUNCTIONS = """
 import asyncio
