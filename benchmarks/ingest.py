@@ -58,10 +58,10 @@ def rate(loads: list[Load]) -> float:
 
 
 def memory(name: str, made: Site) -> None:
-    """Resident memory of the processes of a site."""
+    """Resident memory of the processes of a site, the gateway's writer included."""
     total = 0
-    for process in made.processes:
-        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+    for pid in [*(process.pid for process in made.processes), *made.writers()]:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
             if line.startswith("VmRSS"):
                 total += int(line.split()[1])
     show(name, total / 1024, "MB")

@@ -18,7 +18,8 @@ from gateway.core.steps import Condition
 from gateway.ids import new_id
 from gateway.store.database import Database, Transaction
 from gateway.store.inbox import Accept, Accepted, EventRecord, NewDelivery
-from gateway.store.journal import Command, Journal
+from gateway.store.journal import Command
+from gateway.store.threaded import ThreadJournal
 from gateway.store.waits import Wait, register
 from tests.processes import Site, until
 
@@ -99,7 +100,7 @@ def _waits(name: str, made: Site, opened: Database) -> None:
     drive(made.port, requests(4000, PATH, "warm"))
     _settle(made)
     before = _rate(made, "before")
-    journal = Journal(opened)
+    journal = ThreadJournal(opened)
     for n in range(0, WAITS, CHUNK):
         journal.submit(_Park(n)).result()
     journal.close()
@@ -136,7 +137,7 @@ class _Park(Command[None], frozen=True):
 
 
 def _queue(opened: Database, function: str, data: bytes, count: int) -> None:
-    journal, at, waiting = Journal(opened), time.time_ns() // 1000, deque[Future[Accepted]]()
+    journal, at, waiting = ThreadJournal(opened), time.time_ns() // 1000, deque[Future[Accepted]]()
     for n in range(count):
         event = EventRecord(new_id("evt"), f"bench/{function}", "bench", f"{function} {n}", at, at, b"{}", data=data)
         waiting.append(journal.submit(Accept(event, (NewDelivery(function, 5, new_id("run")),))))

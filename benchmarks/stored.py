@@ -12,7 +12,8 @@ from benchmarks.stage import database, databases, show, site, start_all, stop_wo
 from gateway.ids import new_id
 from gateway.store.database import Database, Transaction
 from gateway.store.inbox import Accept, Accepted, EventRecord, NewDelivery
-from gateway.store.journal import Command, Journal
+from gateway.store.journal import Command
+from gateway.store.threaded import ThreadJournal
 from tests.processes import Site
 
 PATH = "/webhooks/stripe"
@@ -42,7 +43,7 @@ def _rate(made: Site, name: str) -> float:
 
 def _fill(opened: Database, count: int) -> None:
     """Events with random keys, each with the final run of one function: what years of use leave behind."""
-    journal, at, waiting = Journal(opened), time.time_ns() // 1000, deque[Future[Accepted]]()
+    journal, at, waiting = ThreadJournal(opened), time.time_ns() // 1000, deque[Future[Accepted]]()
     for n in range(count):
         waiting.append(journal.submit(_accept(n, at)))
         if len(waiting) > GROUPED:

@@ -28,9 +28,9 @@ from gateway.registry import Registry, load_providers
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.access import SaveKey
+from gateway.store.apart import ProcessJournal
 from gateway.store.cipher import load_cipher
 from gateway.store.database import Database, open_database
-from gateway.store.journal import Journal
 from gateway.store.reads import Reads
 from gateway.telemetry import Telemetry
 
@@ -46,7 +46,7 @@ class Gateway:
         self.clock = clock
         self.cipher = load_cipher(settings.master_key, settings.data_dir, make=True)
         self.database: Database = open_database(settings.resolved_database_url)
-        self.journal = Journal(self.database, telemetry)
+        self.journal = ProcessJournal(settings.resolved_database_url, telemetry)
         self.reads = Reads(self.database)
         self.registry: Registry = load_providers(settings.providers)
         self.broken = [BrokenModule(found.file, found.message) for found in self.registry.broken]
@@ -147,8 +147,8 @@ class Gateway:
 
 async def serve_gateway(gateway: Gateway, listener: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT, then let open requests end."""
-    gateway.journal.attach(asyncio.get_running_loop())
     journal = gateway.journal
+    await journal.attach()
     tasks = [asyncio.create_task(task) for task in (gateway.follower.run(), journal.watch(), gateway.meter.run(journal))]
     interpreter.tune()
     try:

@@ -143,8 +143,9 @@ class SchemaMismatch(OperatorError):
 
 
 StoreState = Literal[
-    "unreachable", "stalled", "locked", "conflict", "disk_full", "read_only", "io_error", "corrupt", "too_many_connections", "overloaded"
-]
+    "unreachable", "stalled", "locked", "conflict", "disk_full", "read_only", "io_error", "corrupt", "too_many_connections", "overloaded",
+    "writer_ended",
+]  # fmt: skip
 
 # What whoever runs Tidegate should know and do, for each state the store can be in.
 STORE_REMEDIES: Mapping[StoreState, str] = {
@@ -158,6 +159,7 @@ STORE_REMEDIES: Mapping[StoreState, str] = {
     "corrupt": "The database file is damaged. Stop Tidegate, keep the file, and restore a backup: docs/operations.md.",
     "too_many_connections": "The database server has no connection left: end other clients, or raise max_connections.",
     "overloaded": "Too much is waiting to be written.",
+    "writer_ended": "The process by which a gateway writes has ended and is started again; was it killed for want of memory?",
 }
 
 

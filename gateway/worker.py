@@ -25,9 +25,9 @@ from gateway.sdk.event import Event
 from gateway.settings import Settings
 from gateway.store import schema
 from gateway.store.database import open_database
-from gateway.store.journal import Journal
 from gateway.store.offers import Publish
 from gateway.store.retention import Ages
+from gateway.store.threaded import ThreadJournal
 from gateway.telemetry import Telemetry
 
 
@@ -35,7 +35,7 @@ def publish(settings: Settings) -> Sequence[Broken]:
     """Find the functions and publish their specs; what was left out."""
     registry = load_functions(settings.functions)
     database = open_database(settings.resolved_database_url)
-    journal = Journal(database)
+    journal = ThreadJournal(database)
     journal.submit(_publish(settings, registry, system_clock)).result()
     journal.close()
     database.close()
@@ -60,7 +60,7 @@ async def run_worker(
     for found in registry.broken:
         telemetry.emit("module.broken", file=found.file, error=found.message, traceback=found.traceback)
     database = open_database(settings.resolved_database_url)
-    journal = Journal(database, telemetry)
+    journal = ThreadJournal(database, telemetry)
     id = process_id or new_id("wrk")
     worker = Worker(
         id=id,

@@ -19,6 +19,7 @@ from gateway.store.database import Database, open_database
 from gateway.store.journal import Command, Journal
 from gateway.store.offers import Publish
 from gateway.store.reads import Reads
+from gateway.store.threaded import ThreadJournal
 
 R = TypeVar("R")
 
@@ -87,7 +88,7 @@ def store(database_url: str) -> Iterator[Store]:
     """A store ready for work."""
     schema.migrate(database_url)
     database = open_database(database_url)
-    journal = Journal(database)
+    journal = ThreadJournal(database)
     made = Store(database_url, database, journal, Reads(database))
     made.do(Publish("local", Manifest(specs=(FunctionSpec(id="f", on=("a/b",)),)), 0))
     yield made

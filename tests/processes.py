@@ -164,10 +164,16 @@ class Site:
         found: list[tuple[int, str]] = []
         for process in self.processes:
             with contextlib.suppress(OSError):
-                for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
+                for pid in children_of(process.pid):
                     words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-                    found.append((int(pid), words[3] if len(words) > 3 else "?"))
+                    found.append((pid, words[3] if len(words) > 3 else "?"))
         return found
+
+    def writers(self) -> Sequence[int]:
+        """Process ids of what gateways write by, started alone or by a supervisor."""
+        pids = [process.pid for process in self.processes]
+        below = [child for pid in pids for child in children_of(pid)]
+        return [pid for pid in [*below, *(child for pid in below for child in children_of(pid))] if _is_writer(pid)]
 
     def stop(self) -> None:
         """End everything, asking first."""
@@ -181,6 +187,20 @@ class Site:
                 process.kill()
                 process.wait()
         self.processes.clear()
+
+
+def children_of(pid: int) -> Sequence[int]:
+    """Process ids of a process's children; none when it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _is_writer(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return b"gateway.store.writer" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
 
 
 def stripe_delivery(key: str, type_: str = "charge.succeeded", secret: str = SECRET, pad: int = 0) -> tuple[bytes, dict[str, str]]:

@@ -124,8 +124,6 @@ class RevokeKey(Command[bool], frozen=True):
 class NoteUses(Command[None], frozen=True):
     """When secrets, as (source id, number), and API keys, by id, were last used."""
 
-    brief = True
-
     secrets: Mapping[tuple[str, int], Micros] = msgspec.field(default_factory=dict[tuple[str, int], Micros])
     keys: Mapping[str, Micros] = msgspec.field(default_factory=dict[str, Micros])
 

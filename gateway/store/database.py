@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -21,6 +21,11 @@ class Transaction(Protocol):
 
     def insert_new(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> int:
         """Insert the rows that clash with none that is there; returns how many."""
+        ...
+
+    def accept(self, webhooks: Iterable[Row], runs: Iterable[Row]) -> set[str]:
+        """Keep webhooks and their runs (`accepting.WEBHOOK_COLUMNS`, `RUN_COLUMNS`), where there is a shorter way for those that
+        are new. Returns the ids of the events that are kept; the rest is left to be looked at."""
         ...
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
@@ -67,17 +72,15 @@ class Transaction(Protocol):
 class Database(Protocol):
     """A place that keeps Tidegate's tables. Errors of the driver leave it as Unavailable.
 
-    `statements_wait`: whether a statement waits for another process, and not only a transaction's begin and commit.
     `late`: what is wrong while a transaction does not come to its end.
     """
 
     url: str
     dialect: str
-    statements_wait: bool
     late: StoreState
 
     def transaction(self) -> AbstractContextManager[Transaction]:
-        """The writer's transaction, flushed to disk when the block ends; used from the journal's thread only."""
+        """The writer's transaction, flushed to disk when the block ends; used from the writer's thread only."""
         ...
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Mapping[str, Any]]:

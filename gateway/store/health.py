@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from gateway.errors import STORE_REMEDIES, Unavailable
 from gateway.telemetry import Telemetry
@@ -18,6 +19,14 @@ class Health:
         self._since = 0.0
         self._probe_at = 0.0
         self.trouble: Unavailable | None = None
+
+    def note(self, outcomes: Sequence[tuple[object, Exception | None]]) -> None:
+        """A transaction was tried, with these outcomes."""
+        error = next((error for _, error in outcomes if isinstance(error, Unavailable)), None)
+        if error is not None:
+            self.failed(error)
+        elif any(error is None for _, error in outcomes):
+            self.worked()
 
     def failed(self, error: Unavailable) -> None:
         """A transaction failed with this."""

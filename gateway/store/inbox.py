@@ -11,7 +11,7 @@ import msgspec
 
 from gateway import codec
 from gateway.clock import Micros
-from gateway.store.database import Transaction
+from gateway.store.database import Row, Transaction
 from gateway.store.journal import Command
 from gateway.store.waits import Wait, keep_arrivals, register
 
@@ -88,7 +88,6 @@ class Accept(Command[Accepted], frozen=True):
     """
 
     wakes = True
-    brief = True
 
     event: EventRecord
     deliveries: tuple[NewDelivery, ...]
@@ -97,17 +96,11 @@ class Accept(Command[Accepted], frozen=True):
 
     @classmethod
     def execute(cls, tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
-        if not commands:
-            return []
-        hashes = [key_hash(command.event.source, command.event.key) for command in commands]
-        owners, clash = _claim_keys(tx, hashes, commands)
-        firsts = [c for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] == c.event.id]
-        later = [(c, owners[hashed]) for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] != c.event.id]
-        _insert_firsts(tx, _not_there(tx, firsts) if clash else firsts)
-        duplicates = [(*_request_row(c.request), "duplicate", None, owner) for c, owner in later if c.request is not None]
-        if duplicates:
-            tx.insert_new("requests", REQUEST_COLUMNS, duplicates)
-        return [Accepted(owners[hashed], owners[hashed] != c.event.id) for c, hashed in zip(commands, hashes, strict=True)]
+        plain = [c for c in commands if c.request is not None and c.now is None and _are_plain(c.deliveries)]
+        webhooks = (_webhook_row(c.event, c.request) for c in plain if c.request is not None)
+        kept = tx.accept(webhooks, (_new_run_row(c.event, d) for c in plain for d in c.deliveries)) if plain else set[str]()
+        others = iter(_accept(tx, [c for c in commands if c.event.id not in kept]))
+        return [Accepted(c.event.id, False) if c.event.id in kept else next(others) for c in commands]
 
 
 class AcceptMany(Command[list[Accepted]], frozen=True):
@@ -126,8 +119,6 @@ class AcceptMany(Command[list[Accepted]], frozen=True):
 
 class Quarantine(Command[None], frozen=True):
     """Keep a request that failed verification, and why."""
-
-    brief = True
 
     request: RequestRecord
     reason: str
@@ -249,6 +240,20 @@ def _take_key(tx: Transaction, once: Once, run_id: str | None, now: Micros) -> b
     )
 
 
+def _accept(tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
+    if not commands:
+        return []
+    hashes = [key_hash(command.event.source, command.event.key) for command in commands]
+    owners, clash = _claim_keys(tx, hashes, commands)
+    firsts = [c for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] == c.event.id]
+    later = [(c, owners[hashed]) for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] != c.event.id]
+    _insert_firsts(tx, _not_there(tx, firsts) if clash else firsts)
+    duplicates = [(*_request_row(c.request), "duplicate", None, owner) for c, owner in later if c.request is not None]
+    if duplicates:
+        tx.insert_new("requests", REQUEST_COLUMNS, duplicates)
+    return [Accepted(owners[hashed], owners[hashed] != c.event.id) for c, hashed in zip(commands, hashes, strict=True)]
+
+
 def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], bool]:
     """The event id that owns each key, and whether one of them was taken before this group."""
     owners: dict[bytes, str] = {}
@@ -285,6 +290,25 @@ def _variables(c: Accept) -> dict[str, Any]:
         return {"name": c.event.name, "data": codec.loads(body)}
     except ValueError:
         return {"name": c.event.name, "data": None}
+
+
+def _are_plain(deliveries: Sequence[NewDelivery]) -> bool:
+    """Whether nothing but deliveries, runs and queue rows come of these."""
+    return all(d.once is None and not d.cancels and d.parent_id is None for d in deliveries)
+
+
+def _webhook_row(e: EventRecord, r: RequestRecord) -> Row:
+    """In the order of `accepting.WEBHOOK_COLUMNS`."""
+    hashed = key_hash(e.source, e.key)
+    return (
+        e.id, e.received_at, r.id, r.source, r.method, r.url, r.headers, r.body, r.secret_index, e.name, e.key,
+        hashed, e.occurred_at, e.attributes, e.data_path, e.data, e.traceparent,
+    )  # fmt: skip
+
+
+def _new_run_row(e: EventRecord, d: NewDelivery) -> Row:
+    """In the order of `accepting.RUN_COLUMNS`."""
+    return (e.id, e.received_at, d.function_id, d.run_id, d.skip_reason, d.queued_as or d.function_id, d.held, d.max_attempts)
 
 
 def _event_row(e: EventRecord) -> tuple[object, ...]:

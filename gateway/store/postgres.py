@@ -8,13 +8,16 @@ import re
 import select
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, LiteralString, cast
 
+import msgspec
 import psycopg
 from psycopg.rows import dict_row
 
 from gateway.errors import StoreState, Unavailable
+from gateway.store.accepting import ACCEPT, BYTES, RUN_COLUMNS, WEBHOOK_COLUMNS
 from gateway.store.database import Notify, Row
 
 CHANNEL = "tidegate"
@@ -34,6 +37,8 @@ WIDENED = {"integer": "bigint", "character varying": "text"}
 # are from, make PostgreSQL read and sort the whole of it for each claim once it is long: just when it must not.
 PLANNING = "set enable_seqscan = off; set enable_bitmapscan = off; set jit = off"
 
+_encode = msgspec.json.Encoder().encode
+
 Types = Mapping[tuple[str, str], str]
 
 
@@ -49,6 +54,7 @@ class PostgresTransaction:
         self._connection = connection
         self._types = types
         self._pipeline = pipeline
+        self._send("begin", ())
         self._xid = self._send("select pg_current_xact_id()::text", ())
         self.backend = connection.info.backend_pid
         self.xid: str | None = None
@@ -69,6 +75,12 @@ class PostgresTransaction:
         # One order for all writers: two gateways inserting the same keys must not wait for each other in a circle.
         sql, parameters = self._insert_text(table, columns, sorted(rows, key=lambda row: row[0]))
         return self._answered(self._send(f"{sql} on conflict do nothing", parameters)).rowcount
+
+    def accept(self, webhooks: Iterable[Row], runs: Iterable[Row]) -> set[str]:
+        records = [dict(zip(WEBHOOK_COLUMNS, row, strict=True)) for row in webhooks]
+        raw = [[record.pop(column) for record in records] for column in BYTES]
+        runs_of = [dict(zip(RUN_COLUMNS, row, strict=True)) for row in runs]
+        return {row[0] for row in self._execute(ACCEPT, [_encode(records).decode(), *raw, _encode(runs_of).decode()])}
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         if not rows:
@@ -147,16 +159,29 @@ class PostgresTransaction:
                 connection.consume_input()
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """The writer's connection, in pipeline mode for as long as it lives."""
+
+    connection: psycopg.Connection[Any]
+    pipeline: psycopg.Pipeline
+    pipelining: contextlib.ExitStack
+
+    def close(self) -> None:
+        with contextlib.suppress(psycopg.Error):
+            self.connection.close()
+            self.pipelining.close()
+
+
 class Postgres:
     """A database reached by URL: the writer's connection, a few for reads, one each to notify and to listen."""
 
     dialect = "postgresql"
-    statements_wait = True
     late: StoreState = "stalled"
 
     def __init__(self, url: str) -> None:
         self.url = url.replace("postgres://", "postgresql://", 1)
-        self._writer: psycopg.Connection[Any] | None = None
+        self._writer: _Writer | None = None
         self._notifier: psycopg.Connection[Any] | None = None
         self._idle: queue.LifoQueue[psycopg.Connection[Any]] = queue.LifoQueue()
         self._readers = threading.BoundedSemaphore(READERS)
@@ -167,35 +192,35 @@ class Postgres:
     def transaction(self) -> Generator[PostgresTransaction]:
         made: PostgresTransaction | None = None
         try:
-            connection = self._writer = self._writer or self._open_writer()
+            writer = self._writer = self._writer or self._open_writer()
+            connection = writer.connection
             try:
-                types = self._types = self._types or _types(connection)
-                # What returns nothing is sent on without waiting for its answer, the commit included.
-                with connection.pipeline() as pipeline:
-                    made = PostgresTransaction(connection, pipeline, types)
-                    yield made
-                    made.know_xid()
-                    made.flush()
-                    connection.commit()
+                made = PostgresTransaction(connection, writer.pipeline, self._types)
+                yield made
+                made.know_xid()
+                made.flush()
+                connection.commit()
             except BaseException as error:
-                self._abandon(connection)
+                self._abandon(writer)
                 if made is None or made.xid is None or not _is_cut(error) or not self._was_committed(made.backend, made.xid):
                     raise
         except psycopg.Error as error:
             raise _translated(error) from error
 
-    def _open_writer(self) -> psycopg.Connection[Any]:
-        connection = self._connect(autocommit=True)
+    def _open_writer(self) -> _Writer:
+        """A connection in pipeline mode, where what returns nothing is sent on without waiting for its answer. It stays so, and
+        begins its transactions itself: psycopg would wait for an answer when either begins, and when the first one ends."""
+        connection = self._connect()
         connection.execute(PLANNING)
-        connection.autocommit = False
-        return connection
+        self._types = self._types or _types(connection)
+        pipelining = contextlib.ExitStack()
+        return _Writer(connection, pipelining.enter_context(connection.pipeline()), pipelining)
 
-    def _abandon(self, connection: psycopg.Connection[Any]) -> None:
+    def _abandon(self, writer: _Writer) -> None:
         try:
-            connection.rollback()
+            writer.connection.rollback()
         except psycopg.Error:
-            with contextlib.suppress(psycopg.Error):
-                connection.close()
+            writer.close()
             self._writer = None
 
     def _was_committed(self, backend: int, xid: str) -> bool:
@@ -203,7 +228,7 @@ class Postgres:
 
         https://www.postgresql.org/docs/current/functions-info.html#FUNCTIONS-INFO-SNAPSHOT, pg_xact_status
         """
-        with self._connect(autocommit=True) as connection:
+        with self._connect() as connection:
             # Where the server has not noticed yet that its client is gone, the transaction would hold its locks.
             connection.execute("select pg_terminate_backend(%s)", [backend])
             for _ in range(OUTCOME_TRIES):
@@ -229,7 +254,7 @@ class Postgres:
         try:
             connection = self._idle.get_nowait()
         except queue.Empty:
-            connection = self._connect(autocommit=True)
+            connection = self._connect()
         cursor = connection.cursor(row_factory=dict_row)
         rows = cursor.execute(cast(LiteralString, translate(sql)), parameters).fetchall()
         self._idle.put(connection)
@@ -246,7 +271,7 @@ class Postgres:
     def wake(self) -> None:
         try:
             if self._notifier is None or self._notifier.closed:
-                self._notifier = self._connect(autocommit=True)
+                self._notifier = self._connect()
             self._notifier.execute(f"notify {CHANNEL}")
         except psycopg.Error:
             self._notifier = None  # polling finds what a lost wake-up did not
@@ -257,7 +282,7 @@ class Postgres:
         def pump() -> None:
             while not stopped.is_set():
                 try:
-                    with self._connect(autocommit=True) as connection:
+                    with self._connect() as connection:
                         connection.execute(f"listen {CHANNEL}")
                         on_wake()
                         while not stopped.is_set():
@@ -272,14 +297,14 @@ class Postgres:
     def close(self) -> None:
         self._closed.set()
         self._drop_idle()
-        for connection in (self._writer, self._notifier):
-            if connection is not None:
-                connection.close()
+        for one in (self._writer, self._notifier):
+            if one is not None:
+                one.close()
 
-    def _connect(self, *, autocommit: bool) -> psycopg.Connection[Any]:
+    def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(
             self.url,
-            autocommit=autocommit,
+            autocommit=True,
             connect_timeout=2,
             tcp_user_timeout=5000,
             keepalives_idle=5,

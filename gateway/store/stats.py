@@ -48,8 +48,6 @@ class Tally(msgspec.Struct):
 class NoteStats(Command[None], frozen=True):
     """Add tallies, by (kind, subject, outcome), to a minute and to the total."""
 
-    brief = True
-
     now: Micros
     tallies: Mapping[Key, Tally]
 

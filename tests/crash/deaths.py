@@ -28,9 +28,9 @@ from gateway.ingest.fanout import Fanout
 from gateway.store import schema
 from gateway.store.database import open_database
 from gateway.store.inbox import Accept, EventRecord
-from gateway.store.journal import Journal
 from gateway.store.offers import Publish
 from gateway.store.runs import Rescue, Retire
+from gateway.store.threaded import ThreadJournal
 from gateway.store.waits import SendSignal
 from tests.crash.mortal import Death, Side, live
 from tests.crash.programs import Op, Program, all_functions, flat, make_up
@@ -88,7 +88,7 @@ class Grave:
         self._context.set_forkserver_preload(["tests.crash.mortal"])
         schema.migrate(url)
         self._database = open_database(url)
-        self._journal = Journal(self._database)
+        self._journal = ThreadJournal(self._database)
         manifest = Manifest(specs=tuple(one.spec for one in all_functions()))
         self._fanout = Fanout({"local": manifest})
         self._do(Publish("local", manifest, system_clock()))

@@ -75,7 +75,7 @@ def crash_loop(site: Site, seconds: float, seed: int, longest_life: float = 0.5)
             before = len(tally.acknowledged)
             until(lambda before=before: len(tally.acknowledged) > before, 30)
         time.sleep(chance.uniform(0, longest_life))  # the moment of death is the random variable of this test
-        children = site.children()
+        children = [*site.children(), *((pid, "writer") for pid in site.writers())]
         if children:
             pid, name = chance.choice(children)
             try:

@@ -14,7 +14,7 @@ from gateway.clock import system_clock
 from gateway.engine.local import LocalInvoker
 from gateway.engine.worker import Worker
 from gateway.store.database import Database, open_database
-from gateway.store.journal import Journal
+from gateway.store.threaded import ThreadJournal
 from gateway.telemetry import Telemetry
 from tests.crash import programs
 
@@ -83,7 +83,7 @@ def live(url: str, effects: Path, worker_id: str, death: Death | None) -> None:
     worker = Worker(
         id=worker_id,
         database=database,
-        journal=Journal(database),
+        journal=ThreadJournal(database),
         invoker=LocalInvoker(functions, system_clock),
         specs={name: one.spec for name, one in functions.items()},
         telemetry=Telemetry(),

@@ -19,9 +19,9 @@ from gateway.ids import new_id
 from gateway.store.admin import CancelRun, RetryRun
 from gateway.store.database import open_database
 from gateway.store.inbox import Accept, EventRecord, NewDelivery
-from gateway.store.journal import Journal
 from gateway.store.runs import Claim, Heartbeat
 from gateway.store.steps import Dispatch, GiveUp, Remember, Try
+from gateway.store.threaded import ThreadJournal
 from gateway.store.waits import Arrival, EndWaits, Horizon, SendSignal, Settle, Wait, WaitEnd, keep_paths
 from tests.engine.lab import Lab, in_loop
 
@@ -145,7 +145,7 @@ async def test_events_that_race_with_their_waits_end_each_of_them_once(store):
         return event.data["id"]
 
     database = open_database(store.url)
-    journal, chance = Journal(database), random.Random(1)
+    journal, chance = ThreadJournal(database), random.Random(1)
     lab = Lab(store, f)
 
     async def elsewhere(n: int) -> None:
@@ -238,7 +238,7 @@ def waiting(run, now: int, kind: str = "signal") -> Remember:
 
 def test_of_a_timeout_an_event_a_signal_and_a_cancellation_at_once_exactly_one_ends_the_wait(store):
     databases = [open_database(store.url) for _ in range(4)]
-    journals = [Journal(database) for database in databases]
+    journals = [ThreadJournal(database) for database in databases]
     seen = Counter()
     with ThreadPoolExecutor(4) as pool:
         for _ in range(40):

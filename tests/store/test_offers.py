@@ -11,10 +11,10 @@ import pytest
 from gateway.core.spec import FunctionSpec, Manifest, current
 from gateway.store.database import open_database
 from gateway.store.inbox import Accept, EventRecord, NewDelivery
-from gateway.store.journal import Journal
 from gateway.store.offers import Publish
 from gateway.store.reads import Reads
 from gateway.store.runs import Heartbeat, Rescue, Retire
+from gateway.store.threaded import ThreadJournal
 
 NOW = 1_800_000_000_000_000
 LEASE = 10_000_000
@@ -141,7 +141,7 @@ def test_workers_that_come_while_others_go_are_never_left_out(store, round):
 
     def process(n: int) -> None:
         database = open_database(store.url)
-        journal = Journal(database)
+        journal = ThreadJournal(database)
 
         def do(command: object) -> None:
             future: Future[object] = journal.submit(command)

@@ -21,6 +21,7 @@ from gateway.store.journal import Journal
 from gateway.store.offers import Publish
 from gateway.store.reads import Query
 from gateway.store.runs import Claim, Claimed, Finish, GiveBack, Heartbeat, Rescue
+from gateway.store.threaded import ThreadJournal
 
 NOW = 1_800_000_000_000_000
 LEASE = 10_000_000
@@ -66,7 +67,7 @@ def test_g2_a_command_repeated_after_its_answer_got_lost_changes_nothing(store):
 
 def test_g2_duplicates_racing_over_many_journals_make_one_event(store):
     databases = [open_database(store.url) for _ in range(3)]
-    journals = [store.journal, *map(Journal, databases)]
+    journals = [store.journal, *map(ThreadJournal, databases)]
     futures = []
 
     def post(journal: Journal) -> None:
@@ -119,7 +120,7 @@ def test_g6_two_workers_racing_for_runs_never_get_the_same_one(store):
     beat(store, "w1"), beat(store, "w2")
     store.do(AcceptMany(tuple(accept(str(n)) for n in range(300))))
     databases = [open_database(store.url) for _ in range(2)]
-    journals = [Journal(database) for database in databases]
+    journals = [ThreadJournal(database) for database in databases]
     taken: list[str] = []
 
     def work(journal: Journal, worker: str) -> None:
@@ -314,7 +315,7 @@ class ClaimAndCount(Claim, frozen=True):
 def test_a_claim_reads_no_more_of_a_long_queue_than_it_takes_whatever_the_statistics_say(postgres_url):
     schema.migrate(postgres_url)
     database = open_database(postgres_url)
-    journal = Journal(database)
+    journal = ThreadJournal(database)
     journal.submit(Heartbeat("w1", "worker", "host", 1, NOW, LEASE)).result()
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("analyze queue")  # which is empty, as it is on most days

@@ -25,10 +25,11 @@ from gateway.store.answers import Reserve
 from gateway.store.database import open_database
 from gateway.store.duties import LeaveDuties, TakeDuty
 from gateway.store.inbox import Accept, Accepted, AcceptMany, EventRecord, NewDelivery, Quarantine, Release, RequestRecord
-from gateway.store.journal import Command, Journal
+from gateway.store.journal import Command
 from gateway.store.retention import Ages, RemoveEvents, cutoffs, old_events
 from gateway.store.runs import Claim, Finish, Heartbeat, LogLine
 from gateway.store.stats import NoteStats, Tally
+from gateway.store.threaded import ThreadJournal
 from gateway.telemetry import Telemetry
 from tests.processes import API_KEY, site, stripe_delivery, until
 
@@ -265,7 +266,7 @@ def test_replays_and_retries_racing_a_sweep_leave_whole_bundles(store):
     store.do(AcceptMany(tuple(gone)))
     finish_all(store, {"f": "fail"}, 199)
     database = open_database(store.url)
-    journal = Journal(database)
+    journal = ThreadJournal(database)
     futures = []
 
     def interfere() -> None:
@@ -329,7 +330,7 @@ def test_a_sweep_under_load_loses_nothing(store):
     store.do(AcceptMany(tuple(arrival(f"old {n}", 40) for n in range(400))))
     finish_all(store, {"f": "succeed"}, 35)
     database = open_database(store.url)
-    journal = Journal(database)
+    journal = ThreadJournal(database)
     sent = [arrival(f"new {n}", 0, ("f", "g")) for n in range(400)]
     futures = []
     thread = threading.Thread(target=lambda: futures.extend([journal.submit(accept) for accept in sent]))

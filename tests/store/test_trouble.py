@@ -27,6 +27,7 @@ from gateway.store.admin import Replay
 from gateway.store.database import Database, open_database
 from gateway.store.inbox import Accept, EventRecord, NewDelivery, RequestRecord
 from gateway.store.journal import Journal
+from gateway.store.threaded import ThreadJournal
 from gateway.telemetry import Telemetry
 from tests.processes import until
 
@@ -81,7 +82,7 @@ def troubled(url: str, migrate: bool = True) -> Iterator[Troubled]:
         schema.migrate(url)
     facts: list[tuple[str, dict[str, Any]]] = []
     database = open_database(url)
-    journal = Journal(database, Telemetry(lambda name, found: facts.append((name, found))))
+    journal = ThreadJournal(database, Telemetry(lambda name, found: facts.append((name, found))))
     try:
         yield Troubled(database, journal, facts)
     finally:

@@ -9,15 +9,15 @@ from gateway.store.access import CreateSource, NoteUses, SaveKey, SaveSource
 from gateway.store.admin import FreeResumed, Pause, Resume
 from gateway.store.database import open_database
 from gateway.store.inbox import Accept, EventRecord, NewDelivery
-from gateway.store.journal import Journal
 from gateway.store.offers import Publish
 from gateway.store.runs import Claim, Heartbeat
+from gateway.store.threaded import ThreadJournal
 
 
 def twice(store, commands) -> list[tuple[object, object]]:
     """Each command by two processes at once."""
     database = open_database(store.url)
-    other = Journal(database)
+    other = ThreadJournal(database)
     try:
         pairs = [(store.journal.submit(command(1)), other.submit(command(2))) for command in commands]
         wait([future for pair in pairs for future in pair], timeout=20)

@@ -1,0 +1,192 @@
+"""The journal of a process whose interpreter is busy: its writer is a process of its own, and is started again when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Any
+
+from gateway.errors import StoreState, Unavailable
+from gateway.store.journal import AnyFuture, Command, Journal, Outcome, R, complete
+from gateway.store.writer import RECEIVE_BYTES, Frames, framed
+from gateway.telemetry import Telemetry
+
+STALLED_SECONDS = 1.5
+WATCH_SECONDS = 0.25
+RESTART_SECONDS = 0.5
+END_SECONDS = 10.0
+
+
+class ProcessJournal(Journal):
+    """A socket to the writer: commands there, and outcomes back in the same order.
+
+    Until it is attached to a loop, `submit` returns once the outcome is there.
+    """
+
+    def __init__(self, url: str, telemetry: Telemetry | None = None) -> None:
+        super().__init__(telemetry)
+        self._url = url
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop_thread = 0
+        self._transport: asyncio.Transport | None = None
+        self._gathered: list[Command[Any]] = []
+        self._waiting: deque[AnyFuture] = deque()
+        self._since = 0.0
+        self._late: StoreState = "stalled"
+        self._exchanging = threading.Lock()
+        self._start()
+
+    def _start(self) -> None:
+        self._channel, theirs = socket.socketpair()
+        command = [sys.executable, "-P", "-m", "gateway.store.writer", str(theirs.fileno())]
+        environment = {**os.environ, "TIDEGATE_DATABASE_URL": self._url}
+        with theirs:
+            # In a group of its own: whoever ends the gateway by its terminal is not to end this first.
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, process_group=0)  # noqa: S603
+
+    @property
+    def queued(self) -> int:
+        return len(self._waiting)
+
+    def submit(self, command: Command[R]) -> Future[R]:
+        self._admit()
+        future: Future[R] = Future()
+        if self._loop is None:
+            self._exchange(command, future)
+        elif threading.get_ident() == self._loop_thread:
+            self._put(command, future)
+        else:
+            self._loop.call_soon_threadsafe(self._put, command, future)
+        return future
+
+    def commit(self, command: Command[R]) -> asyncio.Future[R]:
+        self._admit()
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._put(command, future)
+        return future
+
+    async def attach(self) -> None:
+        """Do all that follows on this loop, which runs until the journal has been closed."""
+        self._loop, self._loop_thread = asyncio.get_running_loop(), threading.get_ident()
+        await self._connect(self._loop)
+
+    async def watch(self) -> None:
+        """For as long as it runs, answer with Unavailable what coroutines have waited for STALLED_SECONDS.
+
+        It may still be committed: the same command, repeated, then finds itself there.
+        """
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if self._waiting and time.monotonic() - self._since >= STALLED_SECONDS:
+                error = Unavailable("the database has not answered in time", state=self._late)
+                self.health.failed(error)
+                own = [future for future in self._waiting if isinstance(future, asyncio.Future)]
+                complete(own, [(None, error)] * len(own))
+
+    def close(self) -> None:
+        """Write what is queued, then stop. Not to be called on the loop: outcomes are still to come there."""
+        if self._closing:
+            return
+        self._closing = True
+        if self._loop is None:
+            self._channel.close()
+        else:
+            self._loop.call_soon_threadsafe(self._end)
+        try:
+            self._process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:  # what it still has to write was not acknowledged
+            self._process.kill()
+            self._process.wait()
+
+    def _end(self) -> None:
+        self._send()
+        if self._transport is not None:
+            self._transport.write_eof()
+
+    def _exchange(self, command: Command[R], future: Future[R]) -> None:
+        with self._exchanging:
+            self._channel.sendall(framed([command]))
+            frames = Frames()
+            while not future.done():
+                data = self._channel.recv(RECEIVE_BYTES)
+                for found in frames.feed(data):
+                    if not isinstance(found, str):
+                        complete([future], found)
+                if not data:
+                    future.set_exception(_ended())
+
+    async def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel.setblocking(False)
+        self._transport, _ = await loop.create_unix_connection(lambda: _Outcomes(self), sock=self._channel)
+        self._send()
+
+    def _put(self, command: Command[Any], future: AnyFuture) -> None:
+        assert self._loop is not None
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(future)
+        self._gathered.append(command)
+        if len(self._gathered) == 1:
+            self._loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        if self._gathered and self._transport is not None:
+            gathered, self._gathered = self._gathered, []
+            self._transport.write(framed(gathered))
+
+    def told(self, found: Sequence[Outcome] | StoreState) -> None:
+        """The writer has told the outcomes of a group, or why one takes long."""
+        if isinstance(found, str):
+            self._late = found
+            return
+        self._late, self._since = "stalled", time.monotonic()
+        self.health.note(found)
+        complete([self._waiting.popleft() for _ in found], found)
+
+    def lost(self) -> None:
+        """The writer has ended."""
+        self._transport = None
+        if self._closing or self._loop is None:
+            return
+        error = _ended()
+        self.health.failed(error)
+        waiting, self._waiting, self._gathered = self._waiting, deque(), []
+        complete(waiting, [(None, error)] * len(waiting))
+        self._loop.call_later(RESTART_SECONDS, self._restart, self._loop)
+
+    def _restart(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._process.kill()
+        self._process.wait()
+        try:
+            self._start()
+        except OSError:  # no memory, or no more files to be opened: for now
+            loop.call_later(RESTART_SECONDS, self._restart, loop)
+        else:
+            self._connecting = loop.create_task(self._connect(loop))
+
+
+class _Outcomes(asyncio.Protocol):
+    """What the writer tells."""
+
+    def __init__(self, journal: ProcessJournal) -> None:
+        self._journal = journal
+        self._frames = Frames()
+
+    def data_received(self, data: bytes) -> None:
+        for found in self._frames.feed(data):
+            self._journal.told(found)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._journal.lost()
+
+
+def _ended() -> Unavailable:
+    return Unavailable("the process that writes to the database has ended", state="writer_ended")

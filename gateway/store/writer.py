@@ -1,0 +1,129 @@
+"""The writer of a gateway, a process of its own: commands in by a socket, commits them in groups, outcomes out by it.
+
+Started by ProcessJournal as `python -P -m gateway.store.writer DESCRIPTOR`; ends when the other end is closed, however that comes,
+once it has written what has come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from gateway import interpreter
+from gateway.store.database import Database, open_database
+from gateway.store.journal import Command, Outcome
+from gateway.store.writing import MAX_GROUP, Waker, write
+
+RECEIVE_BYTES = 1 << 20
+LATE_SECONDS = 1.0
+_LENGTH = struct.Struct("!Q")
+
+
+def framed(value: Any) -> bytes:
+    """A value as it goes over the socket: a length and a pickle. Both ends are this program."""
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    return _LENGTH.pack(len(data)) + data
+
+
+class Frames:
+    """Takes bytes as they come, and gives the values that are whole."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The values that are whole with `data`."""
+        self._buffer += data
+        found: list[Any] = []
+        start, size = 0, _LENGTH.size
+        with memoryview(self._buffer) as view:
+            while len(view) - start >= size and len(view) - start - size >= (length := _LENGTH.unpack_from(view, start)[0]):
+                with view[start + size : start + size + length] as frame:
+                    found.append(pickle.loads(frame))  # noqa: S301
+                start += size + length
+        del self._buffer[:start]
+        return found
+
+
+class Writer:
+    """Commits whatever has come while the last group was written."""
+
+    def __init__(self, database: Database, channel: socket.socket) -> None:
+        self._database = database
+        self._channel = channel
+        self._frames = Frames()
+        self._commands: deque[Command[Any]] = deque()
+        self._sending = threading.Lock()
+        self._since: float | None = None
+
+    def run(self) -> None:
+        """Until the other end is closed."""
+        waker = Waker(self._database)
+        threading.Thread(target=self._tell_when_late, name="late", daemon=True).start()
+        while self._receive():
+            group = [self._commands.popleft() for _ in range(min(len(self._commands), MAX_GROUP))]
+            self._since = time.monotonic()
+            outcomes = write(self._database, group)
+            self._since = None
+            self._send([_portable(outcome) for outcome in outcomes])
+            waker.committed(group)
+            self._database.after_commit()
+        waker.close()
+        self._database.close()
+
+    def _receive(self) -> bool:
+        """Take all that has come, and wait when that is nothing; whether there is anything to be written."""
+        while len(self._commands) < MAX_GROUP:
+            try:
+                data = self._channel.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT if self._commands else 0)
+            except BlockingIOError:
+                break
+            if not data:
+                break
+            for commands in self._frames.feed(data):
+                self._commands += commands
+        return bool(self._commands)
+
+    def _send(self, value: list[Outcome] | str) -> None:
+        with self._sending, contextlib.suppress(OSError):  # nobody is there any more to be told
+            self._channel.sendall(framed(value))
+
+    def _tell_when_late(self) -> None:
+        """Say what a transaction waits for, when it takes long."""
+        while True:
+            time.sleep(LATE_SECONDS / 2)
+            since = self._since
+            if since is not None and time.monotonic() - since > LATE_SECONDS:
+                self._send(self._database.late)
+
+
+def _portable(outcome: Outcome) -> Outcome:
+    """With an error that the other end can read: a driver's may be none."""
+    if outcome[1] is not None:
+        try:
+            pickle.loads(pickle.dumps(outcome[1]))  # noqa: S301
+        except Exception:
+            return None, RuntimeError(repr(outcome[1]))
+    return outcome
+
+
+def main() -> None:
+    """Write to the database of TIDEGATE_DATABASE_URL what comes by the socket whose descriptor is the first argument."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # whoever ends a gateway ends that, and then this ends by itself
+        signal.signal(number, signal.SIG_IGN)
+    database = open_database(os.environ["TIDEGATE_DATABASE_URL"])
+    interpreter.tune()
+    Writer(database, socket.socket(fileno=int(sys.argv[1]))).run()
+
+
+if __name__ == "__main__":
+    main()
