@@ -93,7 +93,7 @@ class Gateway:
             clock=self.clock,
             telemetry=self.telemetry,
         )
-        self.door = Door(receiver, self.telemetry, self.settings.max_body_bytes)
+        self.door = Door(receiver, self.settings.max_body_bytes)
         return self._api(deps)
 
     def _api(self, deps: Deps) -> ASGIApp:

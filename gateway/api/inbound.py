@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 
 import msgspec
-from litestar.types import Receive, Scope
 
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
 from gateway.ingest.receive import UNKNOWN_SOURCE, Answer, Receiver
+from gateway.ingest.sources import Source
 from gateway.sdk.scheme import Inbound
-from gateway.telemetry import Telemetry
 
 MOST_COMING = 4  # bodies of the largest size
 MAX_HEAD_BYTES = 65_536
@@ -50,63 +49,123 @@ class Unreadable(Exception):
         self.code = code
 
 
+class Head(msgspec.Struct, frozen=True):
+    """What comes before a body. `url` is as it was sent, `path` what it asks for; header names are in lower case. `expects`:
+    whether the body is sent once it is asked for (https://www.rfc-editor.org/rfc/rfc9110#name-expect)."""
+
+    method: str
+    path: str
+    url: str
+    headers: Headers
+    expects: bool
+    keep_alive: bool
+
+
 class Door:
-    """Where webhooks come in, and are answered in one piece."""
+    """Where webhooks come in. `coming` counts the bytes of bodies that are not whole yet."""
 
-    def __init__(self, receiver: Receiver, telemetry: Telemetry, max_body_bytes: int) -> None:
-        self._receiver = receiver
-        self._telemetry = telemetry
-        self._max_body_bytes = max_body_bytes
-        self._coming = 0
+    def __init__(self, receiver: Receiver, max_body_bytes: int) -> None:
+        self.receiver = receiver
+        self.max_body_bytes = max_body_bytes
+        self.coming = 0
 
-    async def answer(self, scope: Scope, receive: Receive) -> Reply:
-        """The reply to one request under `/webhooks/`."""
-        request_id = new_id("req")
-        try:
-            answer = await self._answer(scope, receive, request_id)
-        except Exception as error:
-            self._telemetry.emit("api.error", request=request_id, path=scope["path"], error=repr(error), exception=error)
-            answer = Answer(500, code="internal")
-        if answer.delay:
-            await asyncio.sleep(answer.delay)
-        return _reply(answer, request_id, scope["path"])
 
-    async def _answer(self, scope: Scope, receive: Receive, request_id: str) -> Answer:
-        path: str = scope["path"]
-        source = self._receiver.source(path.removeprefix(PREFIX).rstrip("/"))
+class Webhook:
+    """One request under `/webhooks/`, in the place of uvicorn's cycle, which speaks ASGI: its messages and a task for every
+    request cost as much as all the rest.
+
+    It begins with its turn on the connection, and gives its reply once.
+    """
+
+    # Uvicorn's protocol sets it for a cycle; nobody waits for it here.
+    message_event = asyncio.Event()
+
+    def __init__(self, door: Door, head: Head, reply: Callable[[Webhook, Reply], None]) -> None:
+        self.head = head
+        self.keep_alive = head.keep_alive
+        self.disconnected = self.response_started = self.response_complete = False
+        self._door = door
+        self._reply = reply
+        self._id = new_id("req")
+        self._source: Source | None = None
+        self._headers: list[tuple[str, str]] = []
+        self._parts: list[bytes] = []
+        self._size = self._counted = 0
+        self._whole = False
+
+    def begin(self) -> None:
+        """Its turn has come."""
+        source = self._door.receiver.source(self.head.path.removeprefix(PREFIX).rstrip("/"))
         if source is None:
-            return UNKNOWN_SOURCE
-        if scope["method"] != "POST":  # type: ignore[typeddict-item]
-            return Answer(405, code="method_not_allowed")
+            self._answer(UNKNOWN_SOURCE)
+            return
+        if self.head.method != "POST":
+            self._answer(Answer(405, code="method_not_allowed"))
+            return
         try:
-            headers = _headers(scope["headers"], self._max_body_bytes)
-            body = await self._body(receive)
+            self._headers = _headers(self.head.headers, self._door.max_body_bytes)
         except Unreadable as error:
-            return Answer(PROBLEMS[error.code][0], code=error.code, retry_after=1 if error.code == "overloaded" else None)
-        return await self._receiver.receive(source, Inbound("POST", _url(scope), headers, body), request_id)
+            self._refuse(error.code)
+            return
+        self._source = source
+        self.take(b"")
+        if self._whole:
+            self.complete()
 
-    async def _body(self, receive: Receive) -> bytes:
-        """The whole body, capped while it streams; the connection ends when it does not come in time."""
-        parts: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise Unreadable("unreadable")
-                part, more = message["body"], message["more_body"]
-                size += len(part)
-                self._coming += len(part)
-                if size > self._max_body_bytes:
-                    raise Unreadable("too_large")
-                # Nobody has been verified yet, and all that are waited for must not fill the memory together.
-                if self._coming > self._max_body_bytes * MOST_COMING and (more or parts):
-                    raise Unreadable("overloaded")
-                parts.append(part)
-                if not more:
-                    return b"".join(parts)
-        finally:
-            self._coming -= size
+    @property
+    def wanted(self) -> bool:
+        """Whether more of its body is to come."""
+        return self._source is not None and not self._whole and not self.response_complete
+
+    def take(self, part: bytes) -> None:
+        """Some of its body, capped while it streams."""
+        if self.response_complete:
+            return
+        self._size += len(part)
+        if part:
+            self._parts.append(part)
+        if self._source is not None and self._size > self._door.max_body_bytes:
+            self._refuse("too_large")
+
+    def wait(self) -> None:
+        """The rest of its body is waited for. Nobody has been verified yet, and all that are waited for must not fill the memory
+        together."""
+        more, self._counted = self._size - self._counted, self._size
+        self._door.coming += more
+        if more and self._door.coming > self._door.max_body_bytes * MOST_COMING:
+            self._refuse("overloaded")
+
+    def complete(self) -> None:
+        """Its body is whole."""
+        self._whole = True
+        if self._source is None or self.response_complete:
+            return
+        self._uncount()
+        body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._door.receiver.receive(self._source, Inbound("POST", self.head.url, self._headers, body), self._id, self._answer)
+
+    def drop(self) -> None:
+        """Its connection is lost."""
+        self.disconnected = True
+        self._uncount()
+
+    def _uncount(self) -> None:
+        self._door.coming -= self._counted
+        self._counted = 0
+
+    def _refuse(self, code: str) -> None:
+        self._uncount()
+        self._answer(Answer(PROBLEMS[code][0], code=code, retry_after=1 if code == "overloaded" else None))
+
+    def _answer(self, answer: Answer) -> None:
+        if answer.delay:
+            asyncio.get_running_loop().call_later(answer.delay, self._send, answer)
+        else:
+            self._send(answer)
+
+    def _send(self, answer: Answer) -> None:
+        self.response_started = self.response_complete = True
+        self._reply(self, _reply(answer, self._id, self.head.path))
 
 
 def _headers(raw: Headers, limit: int) -> list[tuple[str, str]]:
@@ -122,12 +181,6 @@ def _headers(raw: Headers, limit: int) -> list[tuple[str, str]]:
     if size > MAX_HEAD_BYTES:
         raise Unreadable("headers_too_large")
     return headers
-
-
-def _url(scope: Scope) -> str:
-    raw = scope["raw_path"] or scope["path"].encode("utf-8", "surrogateescape")
-    query = scope["query_string"]
-    return (raw + b"?" + query if query and b"?" not in raw else raw).decode("latin-1")
 
 
 def _reply(answer: Answer, request_id: str, path: str) -> Reply:

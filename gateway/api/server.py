@@ -9,17 +9,20 @@ import socket
 from collections.abc import Generator
 from functools import partial
 from typing import Any, Literal, cast
+from urllib.parse import unquote
 
+import httptools
 import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door
+from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Reply, Webhook
 from gateway.api.listener import BACKLOG, most_connections
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
 
 HEAD_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 5.0
 BODY_SECONDS = 30.0
 SWEEP_SECONDS = 1.0
 DRAIN_SECONDS = 10
@@ -42,7 +45,8 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.arriving: Literal["head", "body"] | None = "head"
         self.beside_body = 0
-        super().connection_made(cast(asyncio.Transport, _Coalesced(transport, self.loop)))
+        self._out = _Coalesced(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._out))
         self._await(HEAD_SECONDS)
         if len(self.connections) > self._most:
             next(iter(self._awaited)).end("overloaded")
@@ -50,9 +54,11 @@ class Protocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._awaited.pop(self, None)
         super().connection_lost(exc)
+        if isinstance(self.cycle, Webhook):
+            self.cycle.drop()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        self.url, self.headers, self.expect_100_continue = b"", [], False
         if self.arriving is None:
             self.arriving = "head"
             self._await(HEAD_SECONDS)
@@ -60,27 +66,91 @@ class Protocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after a chunked body is no header: nothing there may sign or authorise, and nothing is kept.
         if self.arriving == "head":
-            super().on_header(name, value)
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
         self.arriving, self.beside_body = "body", 0
         self._await(BODY_SECONDS)
-        super().on_headers_complete()
+        url: Any = httptools.parse_url(self.url)
+        path = unquote(url.path.decode("ascii"))
+        if path.startswith(PREFIX):
+            self._on_webhook(path, url.path if url.query is None else url.path + b"?" + url.query)
+        else:
+            self._on_other()
         if len(self.pipeline) > MOST_PIPELINED:
             self.refuse("overloaded")
             raise OverflowError("too many requests that wait for one another")  # the parser is to stop here
 
+    def _on_webhook(self, path: str, target: bytes) -> None:
+        parser: Any = self.parser
+        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        method = parser.get_method().decode()
+        head = Head(method, path, target.decode("latin-1"), self.headers, self.expect_100_continue, keep_alive)
+        webhook = Webhook(self._door, head, self._reply)
+        before: Any = self.cycle
+        self.cycle = cast(Any, webhook)
+        if before is None or before.response_complete:
+            self._begin(webhook)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, cast(Any, None)))
+
+    def _on_other(self) -> None:
+        """What uvicorn does when a message begins, and when its head is complete."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle | Webhook, app: Any) -> None:
+        if isinstance(cycle, Webhook):
+            # Not at once: as many as are pipelined would be inside of one another.
+            self.loop.call_soon(self._begin, cycle)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, webhook: Webhook) -> None:
+        webhook.begin()
+        if webhook.head.expects and webhook.wanted:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _reply(self, webhook: Webhook, reply: Reply) -> None:
+        if self.transport.is_closing():
+            return
+        closes = reply.close or not webhook.keep_alive
+        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
+        self._out.write_at_once(reply.head + end + (b"" if webhook.head.method == "HEAD" else reply.body))
+        if closes:
+            self.transport.close()
+        self.on_response_complete()
+
     def on_body(self, body: bytes) -> None:
         self.beside_body = 0
-        super().on_body(body)
+        if isinstance(self.cycle, Webhook):
+            self.cycle.take(body)
+        else:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         self.arriving, self.beside_body = None, 0
-        super().on_message_complete()
+        if isinstance(self.cycle, Webhook):
+            self.cycle.complete()
+        else:
+            super().on_message_complete()
         self._turn()
 
     def on_response_complete(self) -> None:
-        super().on_response_complete()
+        # As uvicorn's, without its timer for every answer: what is awaited is swept.
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
         self._turn()
 
     def pause_writing(self) -> None:
@@ -97,7 +167,7 @@ class Protocol(HttpToolsProtocol):
             return
         self._awaited.pop(self, None)
         if self.cycle.response_complete:
-            self._await(HEAD_SECONDS)
+            self._await(KEEP_ALIVE_SECONDS)
 
     def _await(self, seconds: float) -> None:
         self._awaited.pop(self, None)
@@ -120,28 +190,8 @@ class Protocol(HttpToolsProtocol):
         super().data_received(data)
         if self.beside_body > MAX_HEAD_BYTES:
             self.refuse("headers_too_large")
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
-        if not cycle.scope["path"].startswith(PREFIX):
-            super()._start_asgi_task(cycle, app)
-            return
-        task = self.loop.create_task(self._webhook(cycle))
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-
-    async def _webhook(self, cycle: RequestResponseCycle) -> None:
-        """Serve a webhook without ASGI: its messages, and a response in several of them, cost as much as all the rest."""
-        reply = await self._door.answer(cast(Any, cycle.scope), cast(Any, cycle.receive))
-        cycle.response_started = cycle.response_complete = True
-        cycle.message_event.set()
-        if cycle.disconnected:
-            return
-        closes = reply.close or not cycle.keep_alive
-        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
-        self.transport.write(reply.head + end + (b"" if cycle.scope["method"] == "HEAD" else reply.body))
-        if closes:
-            self.transport.close()
-        cycle.on_response()
+        elif isinstance(self.cycle, Webhook) and self.cycle.wanted:
+            self.cycle.wait()
 
     def send_400_response(self, msg: str) -> None:
         """End the connection with a problem: what it sent is no HTTP."""
@@ -179,6 +229,13 @@ class _Coalesced:
         if not self._parts:
             self._loop.call_soon(self._flush)
         self._parts.append(data)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write a whole response: it need not wait for more."""
+        if self._parts:
+            self.write(data)
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         self._flush()

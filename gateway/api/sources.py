@@ -14,6 +14,7 @@ from gateway.api.filters import instant
 from gateway.clock import SECOND
 from gateway.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed, Unavailable
 from gateway.ids import new_id
+from gateway.ingest.receive import Answer
 from gateway.ingest.sources import Secret, Source, Unserved, seal
 from gateway.sdk.provider import Provider
 from gateway.sdk.scheme import Inbound, fault_of
@@ -197,7 +198,9 @@ async def test_source(deps: Deps, source_id: str, data: schemas.Sample) -> Respo
     signed = source.provider.scheme.sign(sample.body, secret.text, now // SECOND, sample.headers)
     headers = [(name.lower(), value) for name, value in [*sample.headers, *signed]]
     inbound = Inbound(method="POST", url=f"/webhooks/{source.name}", headers=headers, body=sample.body)
-    answer = await deps.receiver.receive(source, inbound, new_id("req"))
+    answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    deps.receiver.receive(source, inbound, new_id("req"), answered.set_result)
+    answer = await answered
     if answer.status != 200:
         raise Unavailable(f"the sample was answered with {answer.status}")
     return Response(answer.body, media_type="application/json")

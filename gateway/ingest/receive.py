@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from gateway.ingest.fanout import Fanout
 from gateway.ingest.sources import Source, Unserved, Uses
 from gateway.sdk.provider import event_name, read, told, verify
 from gateway.sdk.scheme import Inbound, Rejected
-from gateway.store.inbox import Accept, EventRecord, Quarantine, RequestRecord
+from gateway.store.inbox import Accept, Accepted, EventRecord, Quarantine, RequestRecord
 from gateway.store.journal import Journal
 from gateway.telemetry import Telemetry
 
@@ -86,8 +87,14 @@ class Receiver:
         source = self._live.sources.get(name)
         return source if source is not None and source.enabled else None
 
-    async def receive(self, source: Source, inbound: Inbound, request_id: str) -> Answer:
-        """Verify and keep one request. The answer of an accepted one comes after the commit, and only then (G1)."""
+    def receive(self, source: Source, inbound: Inbound, request_id: str, answer: Callable[[Answer], None]) -> None:
+        """Verify and keep one request, and answer. The answer of an accepted one comes after the commit, and only then (G1)."""
+        try:
+            self._receive(source, inbound, request_id, answer)
+        except Exception as error:
+            answer(self._failed(inbound, request_id, error))
+
+    def _receive(self, source: Source, inbound: Inbound, request_id: str, answer: Callable[[Answer], None]) -> None:
         now = self._clock()
         secrets = source.live(now)
         verdict = verify(source.provider, inbound, [secret.text for secret in secrets], now // SECOND)
@@ -104,20 +111,41 @@ class Receiver:
         if isinstance(verdict, Rejected):
             kept = self._quarantine(source, request, verdict)
             if verdict.reason == "provider_error":
-                return OUR_FAULT
-            return REFUSED if kept else REFUSED_LATE
+                answer(OUR_FAULT)
+            else:
+                answer(REFUSED if kept else REFUSED_LATE)
+            return
         if request.secret_index is not None:
             self._live.uses.secrets[source.id, request.secret_index] = now
         command = self.accept(source, inbound, request)
         try:
-            accepted = await self._journal.commit(command)
+            committed = self._journal.commit(command)
         except Unavailable as error:
-            self._telemetry.emit("webhook.unavailable", source=source.name, state=error.state)
-            return Answer(503, code="overloaded" if isinstance(error, Overloaded) else "unavailable", retry_after=1)
+            answer(self._unavailable(source, error))
+        else:
+            committed.add_done_callback(lambda done: answer(self._committed(source, inbound, request, done)))
+
+    def _committed(self, source: Source, inbound: Inbound, request: RequestRecord, done: asyncio.Future[Accepted]) -> Answer:
+        try:
+            accepted = done.result()
+        except Unavailable as error:
+            return self._unavailable(source, error)
+        except Exception as error:
+            return self._failed(inbound, request.id, error)
         outcome = "duplicate" if accepted.duplicate else "accepted"
-        self._telemetry.emit(f"webhook.{outcome}", source=source.name, event_id=accepted.event_id, us=self._clock() - now)
+        took = self._clock() - request.received_at
+        self._telemetry.emit(f"webhook.{outcome}", source=source.name, event_id=accepted.event_id, us=took)
         duplicate = b"true" if accepted.duplicate else b"false"
         return Answer(200, b'{"id":"%b","duplicate":%b}' % (accepted.event_id.encode(), duplicate))
+
+    def _unavailable(self, source: Source, error: Unavailable) -> Answer:
+        self._telemetry.emit("webhook.unavailable", source=source.name, state=error.state)
+        return Answer(503, code="overloaded" if isinstance(error, Overloaded) else "unavailable", retry_after=1)
+
+    def _failed(self, inbound: Inbound, request_id: str, error: Exception) -> Answer:
+        path = inbound.url.partition("?")[0]
+        self._telemetry.emit("api.error", request=request_id, path=path, error=repr(error), exception=error)
+        return Answer(500, code="internal")
 
     def accept(self, source: Source, inbound: Inbound, request: RequestRecord) -> Accept:
         """The command that keeps a verified request, its event and its deliveries."""
