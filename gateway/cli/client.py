@@ -11,7 +11,6 @@ import msgspec
 
 from gateway.errors import TidegateError
 from gateway.settings import Settings, load
-from gateway.store.cipher import load_cipher
 
 SECONDS = 30
 
@@ -26,6 +25,8 @@ class CallFailed(TidegateError):
 
 def own_key(settings: Settings) -> str:
     """The API key to call with: the configured one, or the one that the master key gives."""
+    from gateway.store.cipher import load_cipher  # 6 MB that a worker goes without
+
     return settings.api_key or load_cipher(settings.master_key, settings.data_dir).local_api_key()
 
 

@@ -19,7 +19,6 @@ from gateway.engine.supervisor import Program, Supervisor, command
 from gateway.errors import EXIT_OPERATOR, Unavailable
 from gateway.registry import Broken, shown
 from gateway.settings import Settings, load
-from gateway.store.cipher import load_cipher
 from gateway.telemetry import Telemetry
 
 PUBLISH_SECONDS = 30
@@ -48,6 +47,8 @@ def dev(
 
 
 def _supervise(*, reload: bool) -> None:
+    from gateway.store.cipher import load_cipher  # 6 MB that a worker goes without
+
     settings, telemetry = load(), log_facts()
     load_cipher(settings.master_key, settings.data_dir, make=True)
     # User code, and what a migration needs, is never loaded into the process that is to outlive all others.
