@@ -154,15 +154,16 @@ class ProcessJournal(Journal):
     def lost(self) -> None:
         """The writer has ended."""
         self._transport = None
-        if self._closing or self._loop is None:
-            return
         error = _ended()
-        self.health.failed(error)
         waiting, self._waiting, self._gathered = self._waiting, deque(), []
         complete(waiting, [(None, error)] * len(waiting))
-        self._loop.call_later(RESTART_SECONDS, self._restart, self._loop)
+        if not self._closing and self._loop is not None:
+            self.health.failed(error)
+            self._loop.call_later(RESTART_SECONDS, self._restart, self._loop)
 
     def _restart(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._closing:
+            return
         self._process.kill()
         self._process.wait()
         try:
