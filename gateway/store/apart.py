@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -12,7 +13,6 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from typing import Any
 
 from gateway.errors import StoreState, Unavailable
 from gateway.store.journal import AnyFuture, Command, Journal, Outcome, R, complete
@@ -37,7 +37,7 @@ class ProcessJournal(Journal):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._loop_thread = 0
         self._transport: asyncio.Transport | None = None
-        self._gathered: list[Command[Any]] = []
+        self._gathered: list[bytes] = []
         self._waiting: deque[AnyFuture] = deque()
         self._since = 0.0
         self._late: StoreState = "stalled"
@@ -59,18 +59,19 @@ class ProcessJournal(Journal):
     def submit(self, command: Command[R]) -> Future[R]:
         self._admit()
         future: Future[R] = Future()
+        frame = framed(command)
         if self._loop is None:
-            self._exchange(command, future)
+            self._exchange(frame, future)
         elif threading.get_ident() == self._loop_thread:
-            self._put(command, future)
+            self._put(frame, future)
         else:
-            self._loop.call_soon_threadsafe(self._put, command, future)
+            self._loop.call_soon_threadsafe(self._put, frame, future)
         return future
 
     def commit(self, command: Command[R]) -> asyncio.Future[R]:
         self._admit()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._put(command, future)
+        self._put(framed(command), future)
         return future
 
     async def attach(self) -> None:
@@ -111,13 +112,13 @@ class ProcessJournal(Journal):
         if self._transport is not None:
             self._transport.write_eof()
 
-    def _exchange(self, command: Command[R], future: Future[R]) -> None:
+    def _exchange(self, frame: bytes, future: AnyFuture) -> None:
         with self._exchanging:
-            self._channel.sendall(framed([command]))
+            self._channel.sendall(frame)
             frames = Frames()
             while not future.done():
                 data = self._channel.recv(RECEIVE_BYTES)
-                for found in frames.feed(data):
+                for found in map(pickle.loads, frames.feed(data)):
                     if not isinstance(found, str):
                         complete([future], found)
                 if not data:
@@ -128,19 +129,19 @@ class ProcessJournal(Journal):
         self._transport, _ = await loop.create_unix_connection(lambda: _Outcomes(self), sock=self._channel)
         self._send()
 
-    def _put(self, command: Command[Any], future: AnyFuture) -> None:
+    def _put(self, frame: bytes, future: AnyFuture) -> None:
         assert self._loop is not None
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting.append(future)
-        self._gathered.append(command)
+        self._gathered.append(frame)
         if len(self._gathered) == 1:
             self._loop.call_soon(self._send)
 
     def _send(self) -> None:
         if self._gathered and self._transport is not None:
             gathered, self._gathered = self._gathered, []
-            self._transport.write(framed(gathered))
+            self._transport.write(b"".join(gathered))
 
     def told(self, found: Sequence[Outcome] | StoreState) -> None:
         """The writer has told the outcomes of a group, or why one takes long."""
@@ -183,7 +184,7 @@ class _Outcomes(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for found in self._frames.feed(data):
-            self._journal.told(found)
+            self._journal.told(pickle.loads(found))  # noqa: S301
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._journal.lost()

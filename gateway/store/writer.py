@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 from gateway import interpreter
-from gateway.store.database import Database, open_database
+from gateway.store.database import Database, Transaction, open_database
 from gateway.store.journal import Command, Outcome
 from gateway.store.writing import MAX_GROUP, Waker, write
 
@@ -35,23 +36,32 @@ def framed(value: Any) -> bytes:
 
 
 class Frames:
-    """Takes bytes as they come, and gives the values that are whole."""
+    """Takes bytes as they come, and gives the pickles that are whole."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Any]:
-        """The values that are whole with `data`."""
+    def feed(self, data: bytes) -> list[bytes]:
+        """The pickles that are whole with `data`."""
         self._buffer += data
-        found: list[Any] = []
+        found: list[bytes] = []
         start, size = 0, _LENGTH.size
         with memoryview(self._buffer) as view:
             while len(view) - start >= size and len(view) - start - size >= (length := _LENGTH.unpack_from(view, start)[0]):
-                with view[start + size : start + size + length] as frame:
-                    found.append(pickle.loads(frame))  # noqa: S301
+                found.append(bytes(view[start + size : start + size + length]))
                 start += size + length
         del self._buffer[:start]
         return found
+
+
+class Unreadable(Command[None], frozen=True):
+    """A command that cannot be read here, which fails as any other that cannot be done."""
+
+    why: str
+
+    @classmethod
+    def execute(cls, tx: Transaction, commands: Sequence[Unreadable]) -> list[None]:
+        raise ValueError(commands[0].why)
 
 
 class Writer:
@@ -87,10 +97,11 @@ class Writer:
                 data = self._channel.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT if self._commands else 0)
             except BlockingIOError:
                 break
+            except ConnectionResetError:  # the gateway was killed; what it had sent is still to be read
+                continue
             if not data:
                 break
-            for commands in self._frames.feed(data):
-                self._commands += commands
+            self._commands += map(_command, self._frames.feed(data))
         return bool(self._commands)
 
     def _send(self, value: list[Outcome] | str) -> None:
@@ -104,6 +115,13 @@ class Writer:
             since = self._since
             if since is not None and time.monotonic() - since > LATE_SECONDS:
                 self._send(self._database.late)
+
+
+def _command(data: bytes) -> Command[Any]:
+    try:
+        return pickle.loads(data)  # noqa: S301
+    except Exception as error:  # a plugin's own class, say, which is not to be had here
+        return Unreadable(repr(error))
 
 
 def _portable(outcome: Outcome) -> Outcome:

@@ -71,7 +71,7 @@ def test_what_goes_over_the_socket_comes_out_whole_and_in_order_however_it_is_cu
         if not stream:
             break
         size = cuts[n % len(cuts)]
-        received += frames.feed(stream[:size])
+        received += map(pickle.loads, frames.feed(stream[:size]))
         stream = stream[size:]
     assert received == sent
 
@@ -104,6 +104,42 @@ def test_g3_an_event_that_cannot_be_kept_fails_no_neighbour_and_its_error_comes_
     assert [isinstance(outcome, Exception) for outcome in outcomes] == [False, True, False]
     assert isinstance(outcomes[1], sqlite3.IntegrityError | psycopg.errors.UniqueViolation)
     assert len(kept(store)) == 2
+
+
+class Vanishing(str):
+    """A text of a class that the writer cannot load."""
+
+    __slots__ = ()
+
+
+def test_g3_a_command_that_cannot_be_sent_or_read_fails_no_neighbour_and_all_get_their_own_outcomes(store, journal, monkeypatch):
+    class Local(str):
+        __slots__ = ()
+
+    outcomes, commands = [], []
+
+    async def work() -> None:
+        monkeypatch.setattr(Vanishing, "__module__", "nowhere")
+        monkeypatch.setitem(sys.modules, "nowhere", sys.modules[__name__])
+        for turn in range(3):
+            waiting = []
+            for key in (f"a {turn}", Local("unsent"), f"b {turn}", Vanishing(f"unread {turn}"), f"c {turn}"):
+                commands.append(accept(key))
+                try:
+                    waiting.append(journal.commit(commands[-1]))
+                except Exception as error:
+                    assert key == "unsent"
+                    waiting.append(asyncio.sleep(0, error))
+            outcomes.extend(await asyncio.gather(*waiting, return_exceptions=True))
+        assert journal.queued == 0
+
+    attached(journal, work)
+    for command, outcome in zip(commands, outcomes, strict=True):
+        if command.event.key.startswith("un"):
+            assert isinstance(outcome, Exception)
+        else:
+            assert outcome.event_id == command.event.id
+    assert kept(store) == {command.event.id for command in commands if not command.event.key.startswith("un")}
 
 
 def test_an_error_that_cannot_be_sent_is_told_in_words():
@@ -209,7 +245,7 @@ from tests.store.test_writer import accept
 
 journal = ProcessJournal(sys.argv[1])
 journal.submit(accept("first")).result()
-journal._channel.sendall(framed([accept(str(n)) for n in range(300)]))
+journal._channel.sendall(b"".join(framed(accept(str(n))) for n in range(300)))
 print(journal._process.pid, flush=True)
 time.sleep(60)
 """
