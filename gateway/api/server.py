@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import sys
 from collections.abc import Generator
 from functools import partial
 from typing import Any, Literal, cast
@@ -194,8 +195,9 @@ class Protocol(HttpToolsProtocol):
             self.cycle.wait()
 
     def send_400_response(self, msg: str) -> None:
-        """End the connection with a problem: what it sent is no HTTP."""
-        self.refuse("unreadable")
+        """End the connection with a problem: what it sent is no HTTP, or there was no memory to read it."""
+        error = sys.exc_info()[1]
+        self.refuse("overloaded" if error is not None and isinstance(error.__context__, MemoryError) else "unreadable")
 
     def refuse(self, code: str) -> None:
         """End the connection with a problem: what it sent is no request yet."""

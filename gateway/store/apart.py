@@ -10,13 +10,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
+from itertools import count
 
 from gateway.errors import StoreState, Unavailable
-from gateway.store.journal import AnyFuture, Command, Journal, Outcome, R, complete
-from gateway.store.writer import RECEIVE_BYTES, Frames, framed
+from gateway.store.journal import AnyFuture, Command, Journal, R, complete
+from gateway.store.writer import RECEIVE_BYTES, Frames, Numbered, framed
 from gateway.telemetry import Telemetry
 
 STALLED_SECONDS = 1.5
@@ -26,7 +26,7 @@ END_SECONDS = 10.0
 
 
 class ProcessJournal(Journal):
-    """A socket to the writer: commands there, and outcomes back in the same order.
+    """A socket to the writer: numbered commands there, and their outcomes back.
 
     Until it is attached to a loop, `submit` returns once the outcome is there.
     """
@@ -38,7 +38,8 @@ class ProcessJournal(Journal):
         self._loop_thread = 0
         self._transport: asyncio.Transport | None = None
         self._gathered: list[bytes] = []
-        self._waiting: deque[AnyFuture] = deque()
+        self._numbers = count(1)
+        self._waiting: dict[int, AnyFuture] = {}
         self._since = 0.0
         self._late: StoreState = "stalled"
         self._exchanging = threading.Lock()
@@ -59,19 +60,21 @@ class ProcessJournal(Journal):
     def submit(self, command: Command[R]) -> Future[R]:
         self._admit()
         future: Future[R] = Future()
-        frame = framed(command)
+        number = next(self._numbers)
+        frame = framed(command, number)
         if self._loop is None:
             self._exchange(frame, future)
         elif threading.get_ident() == self._loop_thread:
-            self._put(frame, future)
+            self._put(number, frame, future)
         else:
-            self._loop.call_soon_threadsafe(self._put, frame, future)
+            self._loop.call_soon_threadsafe(self._put, number, frame, future)
         return future
 
     def commit(self, command: Command[R]) -> asyncio.Future[R]:
         self._admit()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._put(framed(command), future)
+        number = next(self._numbers)
+        self._put(number, framed(command, number), future)
         return future
 
     async def attach(self) -> None:
@@ -89,7 +92,7 @@ class ProcessJournal(Journal):
             if self._waiting and time.monotonic() - self._since >= STALLED_SECONDS:
                 error = Unavailable("the database has not answered in time", state=self._late)
                 self.health.failed(error)
-                own = [future for future in self._waiting if isinstance(future, asyncio.Future)]
+                own = [future for future in self._waiting.values() if isinstance(future, asyncio.Future)]
                 complete(own, [(None, error)] * len(own))
 
     def close(self) -> None:
@@ -118,9 +121,10 @@ class ProcessJournal(Journal):
             frames = Frames()
             while not future.done():
                 data = self._channel.recv(RECEIVE_BYTES)
-                for found in map(pickle.loads, frames.feed(data)):
-                    if not isinstance(found, str):
-                        complete([future], found)
+                for _, found in frames.feed(data):
+                    told: Sequence[Numbered] | str = pickle.loads(found)  # noqa: S301
+                    if not isinstance(told, str):
+                        complete([future], [told[0][1:]])
                 if not data:
                     future.set_exception(_ended())
 
@@ -129,35 +133,41 @@ class ProcessJournal(Journal):
         self._transport, _ = await loop.create_unix_connection(lambda: _Outcomes(self), sock=self._channel)
         self._send()
 
-    def _put(self, frame: bytes, future: AnyFuture) -> None:
+    def _put(self, number: int, frame: bytes, future: AnyFuture) -> None:
         assert self._loop is not None
         if not self._waiting:
             self._since = time.monotonic()
-        self._waiting.append(future)
+        self._waiting[number] = future
         self._gathered.append(frame)
         if len(self._gathered) == 1:
             self._loop.call_soon(self._send)
 
     def _send(self) -> None:
-        if self._gathered and self._transport is not None:
-            gathered, self._gathered = self._gathered, []
+        if not self._gathered or self._transport is None:
+            return
+        gathered, self._gathered = self._gathered, []
+        try:
             self._transport.write(b"".join(gathered))
+        except Exception:  # no memory, say: nobody knows what was sent of it
+            self._transport.abort()
+            raise
 
-    def told(self, found: Sequence[Outcome] | StoreState) -> None:
+    def told(self, found: Sequence[Numbered] | StoreState) -> None:
         """The writer has told the outcomes of a group, or why one takes long."""
         if isinstance(found, str):
             self._late = found
             return
         self._late, self._since = "stalled", time.monotonic()
-        self.health.note(found)
-        complete([self._waiting.popleft() for _ in found], found)
+        outcomes = [(result, error) for _, result, error in found]
+        self.health.note(outcomes)
+        complete([self._waiting.pop(number) for number, _, _ in found], outcomes)
 
     def lost(self) -> None:
         """The writer has ended."""
         self._transport = None
         error = _ended()
-        waiting, self._waiting, self._gathered = self._waiting, deque(), []
-        complete(waiting, [(None, error)] * len(waiting))
+        waiting, self._waiting, self._gathered = self._waiting, {}, []
+        complete(waiting.values(), [(None, error)] * len(waiting))
         if not self._closing and self._loop is not None:
             self.health.failed(error)
             self._loop.call_later(RESTART_SECONDS, self._restart, self._loop)
@@ -183,7 +193,7 @@ class _Outcomes(asyncio.Protocol):
         self._frames = Frames()
 
     def data_received(self, data: bytes) -> None:
-        for found in self._frames.feed(data):
+        for _, found in self._frames.feed(data):
             self._journal.told(pickle.loads(found))  # noqa: S301
 
     def connection_lost(self, exc: Exception | None) -> None:

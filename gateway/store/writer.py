@@ -26,13 +26,15 @@ from gateway.store.writing import MAX_GROUP, Waker, write
 
 RECEIVE_BYTES = 1 << 20
 LATE_SECONDS = 1.0
-_LENGTH = struct.Struct("!Q")
+_HEAD = struct.Struct("!QQ")
+
+Numbered = tuple[int, Any, Exception | None]  # a command's number, and its outcome
 
 
-def framed(value: Any) -> bytes:
-    """A value as it goes over the socket: a length and a pickle. Both ends are this program."""
+def framed(value: Any, number: int = 0) -> bytes:
+    """A value as it goes over the socket: a number, a length and a pickle. Both ends are this program."""
     data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return _LENGTH.pack(len(data)) + data
+    return _HEAD.pack(number, len(data)) + data
 
 
 class Frames:
@@ -41,14 +43,17 @@ class Frames:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The pickles that are whole with `data`."""
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """The pickles that are whole with `data`, with their numbers."""
         self._buffer += data
-        found: list[bytes] = []
-        start, size = 0, _LENGTH.size
+        found: list[tuple[int, bytes]] = []
+        start, size = 0, _HEAD.size
         with memoryview(self._buffer) as view:
-            while len(view) - start >= size and len(view) - start - size >= (length := _LENGTH.unpack_from(view, start)[0]):
-                found.append(bytes(view[start + size : start + size + length]))
+            while len(view) - start >= size:
+                number, length = _HEAD.unpack_from(view, start)
+                if len(view) - start - size < length:
+                    break
+                found.append((number, bytes(view[start + size : start + size + length])))
                 start += size + length
         del self._buffer[:start]
         return found
@@ -71,7 +76,7 @@ class Writer:
         self._database = database
         self._channel = channel
         self._frames = Frames()
-        self._commands: deque[Command[Any]] = deque()
+        self._commands: deque[tuple[int, Command[Any]]] = deque()
         self._sending = threading.Lock()
         self._since: float | None = None
 
@@ -80,11 +85,12 @@ class Writer:
         waker = Waker(self._database)
         threading.Thread(target=self._tell_when_late, name="late", daemon=True).start()
         while self._receive():
-            group = [self._commands.popleft() for _ in range(min(len(self._commands), MAX_GROUP))]
+            taken = [self._commands.popleft() for _ in range(min(len(self._commands), MAX_GROUP))]
+            group = [command for _, command in taken]
             self._since = time.monotonic()
             outcomes = write(self._database, group)
             self._since = None
-            self._send([_portable(outcome) for outcome in outcomes])
+            self._send([(number, *_portable(outcome)) for (number, _), outcome in zip(taken, outcomes, strict=True)])
             waker.committed(group)
             self._database.after_commit()
         waker.close()
@@ -101,10 +107,10 @@ class Writer:
                 continue
             if not data:
                 break
-            self._commands += map(_command, self._frames.feed(data))
+            self._commands += [(number, _command(found)) for number, found in self._frames.feed(data)]
         return bool(self._commands)
 
-    def _send(self, value: list[Outcome] | str) -> None:
+    def _send(self, value: list[Numbered] | str) -> None:
         with self._sending, contextlib.suppress(OSError):  # nobody is there any more to be told
             self._channel.sendall(framed(value))
 

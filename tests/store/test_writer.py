@@ -66,14 +66,15 @@ values = st.one_of(st.none(), st.integers(), st.text(), st.binary(max_size=200),
 
 @given(st.lists(values, max_size=8), st.lists(st.integers(1, 50), min_size=1))
 def test_what_goes_over_the_socket_comes_out_whole_and_in_order_however_it_is_cut(sent, cuts):
-    stream, frames, received = b"".join(map(writer.framed, sent)), writer.Frames(), []
+    stream = b"".join(writer.framed(value, number) for number, value in enumerate(sent))
+    frames, received = writer.Frames(), []
     for n in range(10**6):
         if not stream:
             break
         size = cuts[n % len(cuts)]
-        received += map(pickle.loads, frames.feed(stream[:size]))
+        received += [(number, pickle.loads(data)) for number, data in frames.feed(stream[:size])]
         stream = stream[size:]
-    assert received == sent
+    assert received == list(enumerate(sent))
 
 
 def test_g1_what_is_acknowledged_before_and_after_it_is_attached_is_there(store, journal):
@@ -140,6 +141,39 @@ def test_g3_a_command_that_cannot_be_sent_or_read_fails_no_neighbour_and_all_get
         else:
             assert outcome.event_id == command.event.id
     assert kept(store) == {command.event.id for command in commands if not command.event.key.startswith("un")}
+
+
+def test_g1_what_could_not_be_sent_for_want_of_memory_is_refused_and_takes_nothing_else_along(store, journal):
+    outcomes, commands = [], [accept(str(n)) for n in range(40)]
+
+    class Short:
+        def __init__(self, transport) -> None:
+            self.transport = transport
+
+        def write(self, data: bytes) -> None:
+            raise MemoryError
+
+        def abort(self) -> None:
+            self.transport.abort()
+
+    async def work() -> None:
+        for turn in range(4):
+            if turn == 1:
+                journal._transport = Short(journal._transport)
+            while True:
+                try:
+                    futures = [journal.commit(command) for command in commands[turn * 10 : turn * 10 + 10]]
+                    break
+                except Unavailable:
+                    await asyncio.sleep(0.05)
+            outcomes.extend(await asyncio.gather(*futures, return_exceptions=True))
+        assert journal.queued == 0
+
+    attached(journal, work)
+    states = [outcome.state if isinstance(outcome, Unavailable) else outcome.event_id for outcome in outcomes]
+    ids = [command.event.id for command in commands]
+    assert states == [*ids[:10], *["writer_ended"] * 10, *ids[20:]]
+    assert kept(store) == {*ids[:10], *ids[20:]}
 
 
 def test_an_error_that_cannot_be_sent_is_told_in_words():
@@ -245,7 +279,7 @@ from tests.store.test_writer import accept
 
 journal = ProcessJournal(sys.argv[1])
 journal.submit(accept("first")).result()
-journal._channel.sendall(b"".join(framed(accept(str(n))) for n in range(300)))
+journal._channel.sendall(b"".join(framed(accept(str(n)), n) for n in range(300)))
 print(journal._process.pid, flush=True)
 time.sleep(60)
 """
