@@ -71,8 +71,8 @@ class Door:
 
 
 class Webhook:
-    """One request under `/webhooks/`, in the place of uvicorn's cycle, which speaks ASGI: its messages and a task for every
-    request cost as much as all the rest.
+    """One request under `/webhooks/`, in the place of uvicorn's cycle, which speaks ASGI: without its messages, and without a
+    task for every request.
 
     It begins with its turn on the connection, and gives its reply once.
     """

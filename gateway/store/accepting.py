@@ -1,5 +1,5 @@
-"""Accepting what is new in one statement, on PostgreSQL, where each statement costs more than its rows. What is not so is left
-out, and takes the long way: a duplicate, and an event that something may wait for.
+"""Accepting what is new on PostgreSQL, in one statement for a whole group, which is less work at both ends than one for each
+table. What is not so is left out, and takes the long way: a duplicate, and an event that something may wait for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ WEBHOOK_COLUMNS = (
 # One for each function that the event triggers; without a run it has the reason why it is skipped.
 RUN_COLUMNS = ("event_id", "received_at", "function_id", "run_id", "skip_reason", "queued_as", "held", "max_attempts")
 
-# What is text or a number comes as JSON, BYTES as arrays, in the same order. Arrays of everything take psycopg five times as long.
+# What is text or a number comes as JSON, BYTES as arrays, in the same order.
 BYTES = ("headers", "body", "key_hash", "attributes", "data")
 ACCEPT = """
 with given as materialized (

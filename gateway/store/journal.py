@@ -4,7 +4,7 @@ A command is a frozen value of a class in `inbox`, `runs`, `admin` or `access`. 
 chosen by the caller and every write for a run carries its fence.
 
 A worker's writer is a thread (`ThreadJournal`). A gateway's is a process of its own (`ProcessJournal`): two busy threads of one
-interpreter take it from each other a thousand times a second, which costs more than all that they do.
+interpreter take it from each other all the time, and both become slow.
 """
 
 from __future__ import annotations

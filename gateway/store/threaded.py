@@ -1,4 +1,4 @@
-"""The journal of a process that has little else to do: its writer is a thread."""
+"""The journal of a worker: its writer is a thread."""
 
 from __future__ import annotations
 
