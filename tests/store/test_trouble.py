@@ -309,9 +309,11 @@ with open_database({url!r}).transaction():
 def test_no_files_left_cost_a_wake_up_and_not_the_thread_that_wakes(tmp_path):
     url = f"sqlite:///{tmp_path / 'tidegate.db'}"
     with troubled(url) as store:
-        store.accept()
         woken = threading.Event()
         stop = store.database.listen(woken.set)
+        store.accept()
+        assert woken.wait(5)  # its wake-up comes behind its answer
+        woken.clear()
         limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
         try:
