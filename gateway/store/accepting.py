@@ -9,7 +9,7 @@ WEBHOOK_COLUMNS = (
     "key_hash", "occurred_at", "attributes", "data_path", "data", "traceparent",
 )  # fmt: skip
 # One for each function that the event triggers; without a run it has the reason why it is skipped.
-RUN_COLUMNS = ("event_id", "received_at", "function_id", "run_id", "skip_reason", "queued_as", "held", "max_attempts")
+DELIVERY_COLUMNS = ("event_id", "received_at", "function_id", "run_id", "skip_reason", "queued_as", "held", "max_attempts")
 
 # What is text or a number comes as JSON, BYTES as arrays, in the same order.
 BYTES = ("headers", "body", "key_hash", "attributes", "data")
@@ -34,8 +34,8 @@ claimed as (
     on conflict do nothing returning event_id
 ),
 new as materialized (select given.* from given join claimed using (event_id)),
-runs_given as materialized (
-    select * from json_to_recordset(%b::json) as runs_given (
+deliveries_given as materialized (
+    select * from json_to_recordset(%b::json) as deliveries_given (
         event_id text, received_at bigint, function_id text, run_id text, skip_reason text, queued_as text, held integer,
         max_attempts integer
     )
@@ -51,15 +51,15 @@ new_events as (
 ),
 new_deliveries as (
     insert into deliveries (event_id, function_id, replay_id, run_id, skip_reason)
-    select event_id, function_id, '', run_id, skip_reason from runs_given
+    select event_id, function_id, '', run_id, skip_reason from deliveries_given
 ),
 new_runs as (
     insert into runs (id, event_id, function_id, created_at, attempts)
-    select run_id, event_id, function_id, received_at, 0 from runs_given where run_id is not null
+    select run_id, event_id, function_id, received_at, 0 from deliveries_given where run_id is not null
 ),
 new_queue as (
     insert into queue (run_id, function_id, due_at, priority, held, attempt, max_attempts, fence)
-    select run_id, queued_as, received_at, 0, held, 0, max_attempts, 0 from runs_given where run_id is not null
+    select run_id, queued_as, received_at, 0, held, 0, max_attempts, 0 from deliveries_given where run_id is not null
 )
 select event_id from claimed
 """

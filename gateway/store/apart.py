@@ -28,7 +28,7 @@ END_SECONDS = 10.0
 class ProcessJournal(Journal):
     """A socket to the writer: numbered commands there, and their outcomes back.
 
-    Until it is attached to a loop, `submit` returns once the outcome is there.
+    Until it is attached to a loop, one thread may `submit`, which returns once the outcome is there.
     """
 
     def __init__(self, url: str, telemetry: Telemetry | None = None) -> None:
@@ -42,7 +42,6 @@ class ProcessJournal(Journal):
         self._waiting: dict[int, AnyFuture] = {}
         self._since = 0.0
         self._late: StoreState = "stalled"
-        self._exchanging = threading.Lock()
         self._start()
 
     def _start(self) -> None:
@@ -116,17 +115,16 @@ class ProcessJournal(Journal):
             self._transport.write_eof()
 
     def _exchange(self, frame: bytes, future: AnyFuture) -> None:
-        with self._exchanging:
-            self._channel.sendall(frame)
-            frames = Frames()
-            while not future.done():
-                data = self._channel.recv(RECEIVE_BYTES)
-                for _, found in frames.feed(data):
-                    told: Sequence[Numbered] | str = pickle.loads(found)  # noqa: S301
-                    if not isinstance(told, str):
-                        complete([future], [told[0][1:]])
-                if not data:
-                    future.set_exception(_ended())
+        self._channel.sendall(frame)
+        frames = Frames()
+        while not future.done():
+            data = self._channel.recv(RECEIVE_BYTES)
+            for _, found in frames.feed(data):
+                told: Sequence[Numbered] | str = pickle.loads(found)  # noqa: S301
+                if not isinstance(told, str):
+                    complete([future], [told[0][1:]])
+            if not data:
+                future.set_exception(_ended())
 
     async def _connect(self, loop: asyncio.AbstractEventLoop) -> None:
         self._channel.setblocking(False)

@@ -23,8 +23,8 @@ class Transaction(Protocol):
         """Insert the rows that clash with none that is there; returns how many."""
         ...
 
-    def accept(self, webhooks: Iterable[Row], runs: Iterable[Row]) -> set[str]:
-        """Keep webhooks and their runs (`accepting.WEBHOOK_COLUMNS`, `RUN_COLUMNS`), where there is a shorter way for those that
+    def accept(self, webhooks: Iterable[Row], deliveries: Iterable[Row]) -> set[str]:
+        """Keep webhooks and their deliveries (`accepting.WEBHOOK_COLUMNS`, `DELIVERY_COLUMNS`), where there is a shorter way for those that
         are new. Returns the ids of the events that are kept; the rest is left to be looked at."""
         ...
 

@@ -98,7 +98,7 @@ class Accept(Command[Accepted], frozen=True):
     def execute(cls, tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
         plain = [c for c in commands if c.request is not None and c.now is None and _are_plain(c.deliveries)]
         webhooks = (_webhook_row(c.event, c.request) for c in plain if c.request is not None)
-        kept = tx.accept(webhooks, (_new_run_row(c.event, d) for c in plain for d in c.deliveries)) if plain else set[str]()
+        kept = tx.accept(webhooks, (_delivery_row(c.event, d) for c in plain for d in c.deliveries)) if plain else set[str]()
         others = iter(_accept(tx, [c for c in commands if c.event.id not in kept]))
         return [Accepted(c.event.id, False) if c.event.id in kept else next(others) for c in commands]
 
@@ -306,8 +306,8 @@ def _webhook_row(e: EventRecord, r: RequestRecord) -> Row:
     )  # fmt: skip
 
 
-def _new_run_row(e: EventRecord, d: NewDelivery) -> Row:
-    """In the order of `accepting.RUN_COLUMNS`."""
+def _delivery_row(e: EventRecord, d: NewDelivery) -> Row:
+    """In the order of `accepting.DELIVERY_COLUMNS`."""
     return (e.id, e.received_at, d.function_id, d.run_id, d.skip_reason, d.queued_as or d.function_id, d.held, d.max_attempts)
 
 

@@ -17,7 +17,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from gateway.errors import StoreState, Unavailable
-from gateway.store.accepting import ACCEPT, BYTES, RUN_COLUMNS, WEBHOOK_COLUMNS
+from gateway.store.accepting import ACCEPT, BYTES, DELIVERY_COLUMNS, WEBHOOK_COLUMNS
 from gateway.store.database import Notify, Row
 
 CHANNEL = "tidegate"
@@ -76,11 +76,11 @@ class PostgresTransaction:
         sql, parameters = self._insert_text(table, columns, sorted(rows, key=lambda row: row[0]))
         return self._answered(self._send(f"{sql} on conflict do nothing", parameters)).rowcount
 
-    def accept(self, webhooks: Iterable[Row], runs: Iterable[Row]) -> set[str]:
+    def accept(self, webhooks: Iterable[Row], deliveries: Iterable[Row]) -> set[str]:
         records = [dict(zip(WEBHOOK_COLUMNS, row, strict=True)) for row in webhooks]
         raw = [[record.pop(column) for record in records] for column in BYTES]
-        runs_of = [dict(zip(RUN_COLUMNS, row, strict=True)) for row in runs]
-        return {row[0] for row in self._execute(ACCEPT, [_encode(records).decode(), *raw, _encode(runs_of).decode()])}
+        given = [dict(zip(DELIVERY_COLUMNS, row, strict=True)) for row in deliveries]
+        return {row[0] for row in self._execute(ACCEPT, [_encode(records).decode(), *raw, _encode(given).decode()])}
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
         if not rows:

@@ -71,7 +71,7 @@ class SQLiteTransaction:
             inserted += self._connection.execute(sql, [value for row in chunk for value in row]).rowcount
         return inserted
 
-    def accept(self, webhooks: Iterable[Row], runs: Iterable[Row]) -> set[str]:
+    def accept(self, webhooks: Iterable[Row], deliveries: Iterable[Row]) -> set[str]:
         return set()  # a statement for each table is the shortest
 
     def update(self, table: str, keys: Sequence[str], columns: Sequence[str], rows: Sequence[Row]) -> set[Any]:
