@@ -114,7 +114,13 @@ class Lab:
 
     async def parked(self, run_id: str, reason: str) -> None:
         """Once a run waits for this reason."""
-        await self.until(lambda: (run := self.store.reads.run(run_id))["status"] == "waiting" and run["reason"] == reason)
+
+        def waits() -> bool:
+            run = self.store.reads.run(run_id)
+            assert run["status"] not in FINAL, f"it has ended: {dict(run)}"
+            return run["status"] == "waiting" and run["reason"] == reason
+
+        await self.until(waits)
 
     def run(self, run_id: str) -> dict[str, Any]:
         row = dict(self.store.reads.run(run_id))

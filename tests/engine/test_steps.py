@@ -11,7 +11,7 @@ from typing import TypedDict
 import pytest
 from pydantic import BaseModel
 
-from gateway import Context, NonRetriableError, StepError, SyncContext, function, new_event
+from gateway import Context, NonRetriableError, RetryAfterError, StepError, SyncContext, function, new_event
 from tests.engine.lab import Lab, in_loop
 
 HOUR = 3600
@@ -42,7 +42,7 @@ async def test_g5_steps_before_a_failure_are_not_done_again(store):
     async def f(ctx: Context) -> str:
         first = await ctx.step.run("first", once, "first")
         if ctx.attempt == 1:
-            raise ValueError("between the steps")
+            raise RetryAfterError(HOUR, "between the steps")
         return first + await ctx.step.run("second", once, "second")
 
     lab = Lab(store, f)
@@ -145,7 +145,8 @@ async def test_a_result_that_is_not_what_the_function_says_names_step_type_and_p
 
 
 @in_loop
-async def test_a_failing_step_is_tried_again_on_its_own_and_its_tries_are_kept(store):
+async def test_a_failing_step_is_tried_again_on_its_own_and_its_tries_are_kept(store, monkeypatch):
+    monkeypatch.setattr("gateway.engine.ledger.backoff_seconds", lambda tries: HOUR)  # it is drawn from 0 on, and may be over unseen
     tries = Counter()
 
     async def flaky() -> str:
@@ -452,7 +453,7 @@ async def test_what_a_step_sends_is_sent_once_and_triggers_functions(store):
     async def f(ctx: Context) -> list:
         ids = await ctx.step.send_event("tell", [new_event("c/d", {"n": n}) for n in range(2)])
         if ctx.attempt == 1:
-            raise ValueError("after it was sent")
+            raise RetryAfterError(HOUR, "after it was sent")
         return ids
 
     @function(on="c/d")

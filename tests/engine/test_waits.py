@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from gateway import CancelOn, Context, Event, NonRetriableError, StepError, SyncContext, Timeouts, function
+from gateway import CancelOn, Context, Event, NonRetriableError, RetryAfterError, StepError, SyncContext, Timeouts, function
 from gateway.core.waits import signal_hash
 from gateway.store.admin import CancelRun, Pause, Resume, RetryRun
 from gateway.store.waits import SendSignal
@@ -167,7 +167,7 @@ async def test_an_invoked_function_runs_once_and_its_typed_output_comes_back(sto
     async def parent(ctx: Context) -> float:
         found = await ctx.step.invoke("child", child, Parcel(7, 1.5))
         if ctx.attempt == 1:
-            raise ValueError("after it")
+            raise RetryAfterError(HOUR, "after it")
         return found.weight
 
     lab = Lab(store, child, parent)
