@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType
 from typing import Any, ClassVar, cast
 
 import msgspec
@@ -199,25 +198,7 @@ def read(provider: Provider, request: Inbound, failed: Callable[[BaseException],
         if failed is not None:
             failed(error)
         return Parsed(type=UNKNOWN, key=body_key(request.body))
-    return _plain(parsed)
-
-
-def _plain(found: Parsed) -> Parsed:
-    """The same of builtin types: a plugin's subclasses are known to nobody else, as to the process that writes."""
-    if (
-        type(found.key) is str
-        and type(found.data_path) is str
-        and type(found.occurred_at) in (int, NoneType)
-        and type(found.data) in (bytes, NoneType)
-    ):
-        return found
-    return msgspec.structs.replace(
-        found,
-        key=str.__str__(found.key),
-        data_path=str.__str__(found.data_path),
-        occurred_at=None if found.occurred_at is None else int(found.occurred_at),
-        data=None if found.data is None else bytes(found.data),
-    )
+    return parsed
 
 
 def _is_whole(found: Any) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -15,8 +14,8 @@ from concurrent.futures import Future
 from itertools import count
 
 from gateway.errors import StoreState, Unavailable
+from gateway.store.frames import RECEIVE_BYTES, Frames, Numbered, command_frame, read_outcomes
 from gateway.store.journal import AnyFuture, Command, Journal, R, complete
-from gateway.store.writer import RECEIVE_BYTES, Frames, Numbered, framed
 from gateway.telemetry import Telemetry
 
 STALLED_SECONDS = 1.5
@@ -60,7 +59,7 @@ class ProcessJournal(Journal):
         self._admit()
         future: Future[R] = Future()
         number = next(self._numbers)
-        frame = framed(command, number)
+        frame = command_frame(number, command)
         if self._loop is None:
             self._exchange(frame, future)
         elif threading.get_ident() == self._loop_thread:
@@ -73,7 +72,7 @@ class ProcessJournal(Journal):
         self._admit()
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         number = next(self._numbers)
-        self._put(number, framed(command, number), future)
+        self._put(number, command_frame(number, command), future)
         return future
 
     async def attach(self) -> None:
@@ -120,7 +119,7 @@ class ProcessJournal(Journal):
         while not future.done():
             data = self._channel.recv(RECEIVE_BYTES)
             for _, found in frames.feed(data):
-                told: Sequence[Numbered] | str = pickle.loads(found)  # noqa: S301
+                told: Sequence[Numbered] | str = read_outcomes(found)
                 if not isinstance(told, str):
                     complete([future], [told[0][1:]])
             if not data:
@@ -192,7 +191,7 @@ class _Outcomes(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for _, found in self._frames.feed(data):
-            self._journal.told(pickle.loads(found))  # noqa: S301
+            self._journal.told(read_outcomes(found))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._journal.lost()

@@ -29,7 +29,7 @@ Outcome = tuple[Any, Exception | None]  # a result, or why there is none
 MAX_QUEUED = 4096
 
 
-class Command(msgspec.Struct, Generic[R], frozen=True):
+class Command(msgspec.Struct, Generic[R], frozen=True, tag_field="command", tag=True):
     """One change of state. `execute` applies a group of its class in order and returns a result for each.
 
     `wakes`: whether it may make a run due.

@@ -11,52 +11,25 @@ import os
 import pickle
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Union, cast
+
+import msgspec
 
 from gateway import interpreter
+from gateway.store import access, admin, answers, duties, endings, inbox, offers, retention, runs, stats, steps, waits
 from gateway.store.database import Database, Transaction, open_database
+from gateway.store.frames import RECEIVE_BYTES, Frames, Numbered, outcome_frame
 from gateway.store.journal import Command, Outcome
 from gateway.store.writing import MAX_GROUP, Waker, write
 
-RECEIVE_BYTES = 1 << 20
 LATE_SECONDS = 1.0
-_HEAD = struct.Struct("!QQ")
-
-Numbered = tuple[int, Any, Exception | None]  # a command's number, and its outcome
-
-
-def framed(value: Any, number: int = 0) -> bytes:
-    """A value as it goes over the socket: a number, a length and a pickle. Both ends are this program."""
-    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-    return _HEAD.pack(number, len(data)) + data
-
-
-class Frames:
-    """Takes bytes as they come, and gives the pickles that are whole."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
-        """The pickles that are whole with `data`, with their numbers."""
-        self._buffer += data
-        found: list[tuple[int, bytes]] = []
-        start, size = 0, _HEAD.size
-        with memoryview(self._buffer) as view:
-            while len(view) - start >= size:
-                number, length = _HEAD.unpack_from(view, start)
-                if len(view) - start - size < length:
-                    break
-                found.append((number, bytes(view[start + size : start + size + length])))
-                start += size + length
-        del self._buffer[:start]
-        return found
+# Where the commands are.
+MODULES = (access, admin, answers, duties, endings, inbox, offers, retention, runs, stats, steps, waits)
 
 
 class Unreadable(Command[None], frozen=True):
@@ -112,7 +85,7 @@ class Writer:
 
     def _send(self, value: list[Numbered] | str) -> None:
         with self._sending, contextlib.suppress(OSError):  # nobody is there any more to be told
-            self._channel.sendall(framed(value))
+            self._channel.sendall(outcome_frame(value))
 
     def _tell_when_late(self) -> None:
         """Say what a transaction waits for, when it takes long."""
@@ -123,10 +96,19 @@ class Writer:
                 self._send(self._database.late)
 
 
+def commands() -> set[type[Command[Any]]]:
+    """Every class of command."""
+    found = [value for module in MODULES for value in vars(module).values() if isinstance(value, type)]
+    return {value for value in found if issubclass(value, Command) and value is not Command}
+
+
+_decode: Callable[[bytes], Command[Any]] = msgspec.msgpack.Decoder(cast(Any, Union)[tuple(commands())]).decode
+
+
 def _command(data: bytes) -> Command[Any]:
     try:
-        return pickle.loads(data)  # noqa: S301
-    except Exception as error:  # a plugin's own class, say, which is not to be had here
+        return _decode(data)
+    except Exception as error:
         return Unreadable(repr(error))
 
 

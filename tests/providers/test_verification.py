@@ -17,7 +17,7 @@ from gateway import codec
 from gateway.clock import to_datetime
 from gateway.errors import DeclarationError, PayloadMismatch
 from gateway.registry import load_providers
-from gateway.sdk.provider import Parsed, Provider, read
+from gateway.sdk.provider import Provider, read
 from gateway.sdk.scheme import Hmac, Inbound, Items, Rejected, Verified, fault_of
 from providers.github import GitHub, Ping
 from providers.stripe import InvoicePaid, Stripe
@@ -153,31 +153,6 @@ def test_a_verified_webhook_is_never_refused_for_its_contents(provider, body, ki
 @pytest.mark.parametrize("body", [b'{"id": null}', b'{"type": 7, "id": []}', b"[]", b"7", b'"x"', b'{"type": "x", "data": 3}'])
 def test_odd_json_is_an_event_all_the_same(provider, body):
     assert read(provider, Inbound("POST", "/", [], body)).key
-
-
-def test_what_a_provider_reads_is_of_builtin_types_whatever_it_subclasses():
-    class Text(str):
-        __slots__ = ()
-
-        def __str__(self) -> str:
-            return "something else"
-
-    class Number(int):
-        pass
-
-    class Data(bytes):
-        pass
-
-    class Own(Provider):
-        name = "own"
-        scheme = Hmac(header="X-Signature")
-
-        def parse(self, request: Inbound) -> Parsed:
-            return Parsed(type=Text("a"), key=Text("k"), occurred_at=Number(5), data_path=Text("p"), data=Data(b"{}"))
-
-    parsed = read(Own(), Inbound("POST", "/", [], b"{}"))
-    assert (parsed.key, parsed.occurred_at, parsed.data_path, parsed.data) == ("k", 5, "p", b"{}")
-    assert [type(member) for member in (parsed.key, parsed.occurred_at, parsed.data_path, parsed.data)] == [str, int, str, bytes]
 
 
 @every_provider
