@@ -46,9 +46,10 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.arriving: Literal["head", "body"] | None = "head"
         self.beside_body = 0
+        self._moved = False
         self._out = _Coalesced(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._out))
-        self._await(HEAD_SECONDS)
+        self._turn()
         if len(self.connections) > self._most:
             next(iter(self._awaited)).end("overloaded")
 
@@ -61,8 +62,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         self.url, self.headers, self.expect_100_continue = b"", [], False
         if self.arriving is None:
-            self.arriving = "head"
-            self._await(HEAD_SECONDS)
+            self.arriving, self._moved = "head", True
 
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after a chunked body is no header: nothing there may sign or authorise, and nothing is kept.
@@ -73,8 +73,7 @@ class Protocol(HttpToolsProtocol):
                 self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
-        self.arriving, self.beside_body = "body", 0
-        self._await(BODY_SECONDS)
+        self.arriving, self.beside_body, self._moved = "body", 0, True
         url: Any = httptools.parse_url(self.url)
         path = unquote(url.path.decode("ascii"))
         if path.startswith(PREFIX):
@@ -137,12 +136,11 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self.arriving, self.beside_body = None, 0
+        self.arriving, self.beside_body, self._moved = None, 0, True
         if isinstance(self.cycle, Webhook):
             self.cycle.complete()
         else:
             super().on_message_complete()
-        self._turn()
 
     def on_response_complete(self) -> None:
         # As uvicorn's, without its timer for every answer: what is awaited is swept.
@@ -156,22 +154,24 @@ class Protocol(HttpToolsProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._await(BODY_SECONDS)
+        self._turn()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         self._turn()
 
     def _turn(self) -> None:
-        """A request is whole: it is our turn, or, once that has been answered, the peer's again."""
-        if self.arriving is not None or self.flow.write_paused:
+        """Await what the peer is to do next, unless it is our turn."""
+        self._moved = False
+        self._awaited.pop(self, None)
+        if self.flow.write_paused or self.arriving == "body":
+            seconds = BODY_SECONDS
+        elif self.arriving == "head":
+            seconds = HEAD_SECONDS
+        elif self.cycle.response_complete:
+            seconds = KEEP_ALIVE_SECONDS
+        else:
             return
-        self._awaited.pop(self, None)
-        if self.cycle.response_complete:
-            self._await(KEEP_ALIVE_SECONDS)
-
-    def _await(self, seconds: float) -> None:
-        self._awaited.pop(self, None)
         if not self.transport.is_closing():
             self._awaited[self] = self.loop.time() + seconds
 
@@ -193,6 +193,8 @@ class Protocol(HttpToolsProtocol):
             self.refuse("headers_too_large")
         elif isinstance(self.cycle, Webhook) and self.cycle.wanted:
             self.cycle.wait()
+        if self._moved:
+            self._turn()
 
     def send_400_response(self, msg: str) -> None:
         """End the connection with a problem: what it sent is no HTTP, or there was no memory to read it."""
@@ -226,6 +228,7 @@ class _Coalesced:
         self._transport = transport
         self._loop = loop
         self._parts: list[bytes] = []
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
         if not self._parts:
