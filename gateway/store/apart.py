@@ -22,6 +22,7 @@ STALLED_SECONDS = 1.5
 WATCH_SECONDS = 0.25
 RESTART_SECONDS = 0.5
 END_SECONDS = 10.0
+SEND_AT = 24
 
 
 class ProcessJournal(Journal):
@@ -138,6 +139,8 @@ class ProcessJournal(Journal):
         self._gathered.append(frame)
         if len(self._gathered) == 1:
             self._loop.call_soon(self._send)
+        elif len(self._gathered) == SEND_AT:  # the writer begins, while the loop reads the rest
+            self._send()
 
     def _send(self) -> None:
         if not self._gathered or self._transport is None:
@@ -145,9 +148,9 @@ class ProcessJournal(Journal):
         gathered, self._gathered = self._gathered, []
         try:
             self._transport.write(b"".join(gathered))
-        except Exception:  # no memory, say: nobody knows what was sent of it
+        except Exception as error:  # no memory, say: nobody knows what was sent of it, and all that wait will be told
             self._transport.abort()
-            raise
+            asyncio.get_running_loop().call_exception_handler({"message": "the writer could not be sent to", "exception": error})
 
     def told(self, found: Sequence[Numbered] | StoreState) -> None:
         """The writer has told the outcomes of a group, or why one takes long."""

@@ -173,7 +173,7 @@ def test_g3_a_command_that_cannot_be_sent_or_read_fails_no_neighbour_and_all_get
 
 
 def test_g1_what_could_not_be_sent_for_want_of_memory_is_refused_and_takes_nothing_else_along(store, journal):
-    outcomes, commands = [], [accept(str(n)) for n in range(40)]
+    outcomes, commands = [], [accept(str(n)) for n in range(120)]
 
     class Short:
         def __init__(self, transport) -> None:
@@ -191,7 +191,7 @@ def test_g1_what_could_not_be_sent_for_want_of_memory_is_refused_and_takes_nothi
                 journal._transport = Short(journal._transport)
             while True:
                 try:
-                    futures = [journal.commit(command) for command in commands[turn * 10 : turn * 10 + 10]]
+                    futures = [journal.commit(command) for command in commands[turn * 30 : turn * 30 + 30]]
                     break
                 except Unavailable:
                     await asyncio.sleep(0.05)
@@ -201,8 +201,8 @@ def test_g1_what_could_not_be_sent_for_want_of_memory_is_refused_and_takes_nothi
     attached(journal, work)
     states = [outcome.state if isinstance(outcome, Unavailable) else outcome.event_id for outcome in outcomes]
     ids = [command.event.id for command in commands]
-    assert states == [*ids[:10], *["writer_ended"] * 10, *ids[20:]]
-    assert kept(store) == {*ids[:10], *ids[20:]}
+    assert states == [*ids[:30], *["writer_ended"] * 30, *ids[60:]]
+    assert kept(store) == {*ids[:30], *ids[60:]}
 
 
 def test_an_error_that_cannot_be_sent_is_told_in_words():
