@@ -69,16 +69,16 @@ class Matcher:
             )
             for spec in specs
         ]
-        self._by_name: dict[str, list[tuple[str, Any]]] = {}
+        self._by_name: dict[str, list[tuple[Match, Any]]] = {}
 
     def match(self, name: str, event: Callable[[], dict[str, Any]]) -> Sequence[Match]:
         """The functions for an event name; `event` builds the CEL variable and is called only where an `if_` asks."""
         rules = self._by_name.get(name)
         if rules is None:
-            rules = [(id_, condition) for id_, names, condition in self._rules if any(p.fullmatch(name) for p in names)]
+            rules = [(Match(id_), condition) for id_, names, condition in self._rules if any(p.fullmatch(name) for p in names)]
             if len(self._by_name) < CACHED_NAMES:
                 self._by_name[name] = rules
-        return [Match(id_, _skip_reason(condition, event) if condition else None) for id_, condition in rules]
+        return [Match(match.function_id, _skip_reason(condition, event)) if condition else match for match, condition in rules]
 
 
 def _skip_reason(condition: Any, event: Callable[[], dict[str, Any]]) -> str | None:

@@ -211,6 +211,6 @@ def _storable(key: str) -> str:
 
     What had to be escaped is marked, and so is what looks as if it had been. U+FFFF is no character, and in no one's ids.
     """
-    if "\0" not in key and not key.startswith(ESCAPED) and not _SURROGATE.search(key):
+    if "\0" not in key and (key.isascii() or not (key.startswith(ESCAPED) or _SURROGATE.search(key))):
         return key
     return ESCAPED + key.replace("\\", "\\\\").replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -22,27 +24,29 @@ Key = tuple[str, str, str]
 
 
 class Tally(msgspec.Struct):
-    """How often something happened, how long it took in all, and how often it took at most each of BOUNDS_US."""
+    """How often something happened, and how long it took in all. `buckets`: how often it took at most each of BOUNDS_US and more
+    than the one before, and last how often it took longer than all."""
 
     count: int = 0
     total_us: int = 0
-    within: list[int] = msgspec.field(default_factory=lambda: [0] * len(BOUNDS_US))
+    buckets: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS_US) + 1))
 
     def add(self, us: Micros) -> None:
         """Count one more that took so long."""
         self.count += 1
         self.total_us += us
-        within = self.within
-        for n in range(len(BOUNDS_US) - 1, -1, -1):
-            if us > BOUNDS_US[n]:
-                return
-            within[n] += 1
+        self.buckets[bisect_left(BOUNDS_US, us)] += 1
 
     def merge(self, other: Tally) -> None:
         """Count what another tally has counted."""
         self.count += other.count
         self.total_us += other.total_us
-        self.within = [mine + its for mine, its in zip(self.within, other.within, strict=True)]
+        self.buckets = [mine + its for mine, its in zip(self.buckets, other.buckets, strict=True)]
+
+    @property
+    def within(self) -> list[int]:
+        """How often it took at most each of BOUNDS_US."""
+        return list(accumulate(self.buckets[:-1]))
 
 
 class NoteStats(Command[None], frozen=True):
