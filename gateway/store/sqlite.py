@@ -19,7 +19,7 @@ from gateway.errors import StoreState, Unavailable
 from gateway.store.database import Notify, Row
 
 BUSY_MS = 1000
-COPY_ROWS = 3_000
+COPY_ROWS = 1_000
 LOG_ROWS = 64_000
 LOG_BYTES = 192 << 20
 ROWS = 128
@@ -143,10 +143,11 @@ class SQLite:
             raise Unavailable(f"SQLite: {self.path.parent} cannot be written: {error.strerror}", state="read_only") from error
         os.register_at_fork(after_in_child=partial(_leave_turn, weakref.ref(self)))
         self._writer: sqlite3.Connection | None = None
-        self._file = (0, 0)
+        self._file, self._data = (0, 0), -1
         self._readers = threading.local()
         self._wal = str(self.path) + "-wal"
-        self._copying = threading.Thread()
+        self._copier: sqlite3.Connection | None = None
+        self._copying: threading.Thread | None = None
         self._copied_at = self._begun_at = 0
         self._longest = LOG_BYTES
         self._closed = False
@@ -173,14 +174,28 @@ class SQLite:
         written to a file that was replaced or removed is lost."""
         try:
             file = os.stat(self.path)
+            if self._writer is None or self._file != (file.st_dev, file.st_ino):
+                self._close_writer()
+                with contextlib.ExitStack() as undo:
+                    writer, copier = (undo.enter_context(contextlib.closing(self._connect())) for _ in range(2))
+                    self._data = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                    undo.pop_all()
+                self._writer, self._copier, self._file = writer, copier, (file.st_dev, file.st_ino)
+                self._begun_at = self._copied_at = 0
         except OSError as error:
             raise Unavailable(f"SQLite: {self.path.name} {error.strerror}", state="unreachable") from error
-        if self._writer is None or self._file != (file.st_dev, file.st_ino):
-            if self._writer is not None:
-                self._writer.close()
-            self._writer, self._file = self._connect(), (file.st_dev, file.st_ino)
-            self._begun_at = self._copied_at = 0
         return self._writer
+
+    def _close_writer(self) -> None:
+        if self._writer is None or self._copier is None:
+            return
+        if self._copying is not None:
+            self._copying.join()
+            self._copying = None
+        self._copier.close()
+        self._writer.close()
+        self._writer = self._copier = None
+        os.close(self._data)  # last: with a descriptor go all locks that this process has on the file (fcntl(2))
 
     @contextlib.contextmanager
     def _turn_taken(self) -> Generator[None]:
@@ -209,25 +224,28 @@ class SQLite:
             raise _translated(error) from error
 
     def after_commit(self) -> None:
-        """Checkpoint off the commit path: bit by bit beside it, and when the log is long enough, in the writer's turn.
+        """Checkpoint off the commit path: bit by bit beside it, and, when the log is long enough, the rest in the writer's turn.
 
-        Small bits, because a commit waits for the disk behind them; and little is left for the turn.
+        Small bits, because a commit waits for the disk behind them. The turn follows one of them at once, for then next to nothing
+        is left for it.
         """
-        if self._writer is None:
+        if self._writer is None or self._copier is None or (self._copying is not None and self._copying.is_alive()):
             return
         changes = self._writer.total_changes
-        if changes - self._copied_at < COPY_ROWS or self._copying.is_alive():
-            return
-        if changes - self._begun_at > LOG_ROWS or self._log_is_long():
-            self._begin_log_anew(self._writer)
-            return
-        self._copied_at = changes
-        self._copying = threading.Thread(target=self._copy, name="checkpoint", daemon=True)
-        self._copying.start()
+        if self._copying is not None:
+            self._copying = None
+            if changes - self._begun_at > LOG_ROWS or self._log_is_long():
+                self._begin_log_anew(self._writer)
+        elif changes - self._copied_at >= COPY_ROWS:
+            self._copied_at = changes
+            self._copying = threading.Thread(target=self._copy, args=[self._copier], name="checkpoint", daemon=True)
+            self._copying.start()
 
-    def _copy(self) -> None:
-        with contextlib.suppress(sqlite3.Error), contextlib.closing(self._connect()) as connection:
-            connection.execute("pragma wal_checkpoint(passive)")
+    def _copy(self, copier: sqlite3.Connection) -> None:
+        with contextlib.suppress(sqlite3.Error, OSError):
+            copier.execute("pragma wal_checkpoint(passive)")
+            # SQLite does so only when nothing was committed meanwhile; else all of it would be left for the turn.
+            os.fsync(self._data)
 
     def _begin_log_anew(self, writer: sqlite3.Connection) -> None:
         """At the start of its file, which is kept: writing over it is faster than making it longer. A reader that still
@@ -282,8 +300,7 @@ class SQLite:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            if self._writer is not None:
-                self._writer.close()
+            self._close_writer()
             os.close(self._turn)
 
     def leave_turn(self) -> None:
