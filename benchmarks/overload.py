@@ -13,14 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import uvloop
 
 from benchmarks.ingest import rate
 from benchmarks.load import Connection, Load, Run, drive, requests
 from benchmarks.stage import databases, show, site, start_all, stop_worker
-from tests.processes import ROOT, Site, until
+from tests.processes import ROOT, Site, resident_mb, until
 
 PATH = "/webhooks/stripe"
 ROUNDS = 6
@@ -76,8 +75,7 @@ def _huge(name: str, made: Site, before: float) -> None:
 
 def resident(made: Site) -> float:
     """The gateway's resident memory, in MB."""
-    status = Path(f"/proc/{made.processes[0].pid}/status").read_text()
-    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+    return resident_mb(made.processes[0].pid)
 
 
 @contextlib.contextmanager

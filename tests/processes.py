@@ -197,6 +197,12 @@ def children_of(pid: int) -> Sequence[int]:
         return []
 
 
+def resident_mb(pid: int) -> float:
+    """A process's resident memory, in MB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) / 1024
+
+
 def _is_writer(pid: int) -> bool:
     with contextlib.suppress(OSError):
         return b"gateway.store.writer" in Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -140,21 +140,23 @@ class Webhook:
         self._whole = True
         if self._source is None or self.response_complete:
             return
-        self._uncount()
         body = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        self._release()
         self._door.receiver.receive(self._source, Inbound("POST", self.head.url, self._headers, body), self._id, self._answer)
 
     def drop(self) -> None:
         """Its connection is lost."""
         self.disconnected = True
-        self._uncount()
+        self._release()
 
-    def _uncount(self) -> None:
+    def _release(self) -> None:
+        """Its body is not needed any more. It is let go at once: a connection and its webhook hold each other."""
+        self._parts = []
         self._door.coming -= self._counted
         self._counted = 0
 
     def _refuse(self, code: str) -> None:
-        self._uncount()
+        self._release()
         self._answer(Answer(PROBLEMS[code][0], code=code, retry_after=1 if code == "overloaded" else None))
 
     def _answer(self, answer: Answer) -> None:

@@ -9,7 +9,7 @@ import time
 import httpx
 import pytest
 
-from tests.processes import API_KEY, post, site, stripe_delivery
+from tests.processes import API_KEY, post, resident_mb, site, stripe_delivery
 
 
 def test_g10_bodies_that_never_end_fill_no_memory_and_good_webhooks_pass(tmp_path):
@@ -36,6 +36,23 @@ def test_g10_bodies_that_never_end_fill_no_memory_and_good_webhooks_pass(tmp_pat
         assert post(made.url(), "evt_good").status_code == 200
         for sender in senders:
             sender.close()
+
+
+def test_g10_bodies_that_were_refused_or_lost_are_let_go_at_once(tmp_path):
+    with site(tmp_path) as made:
+        made.run("migrate")
+        gateway = made.start("gateway")
+        made.wait_ready()
+        before = resident_mb(gateway.pid)
+        for n in range(30):
+            with socket.create_connection(("127.0.0.1", made.port)) as sender, contextlib.suppress(ConnectionError):
+                sender.sendall(b"POST /webhooks/stripe HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+                sender.sendall(b"1400000\r\n" + b"x" * (20 << 20) + b"\r\n")
+                if n % 2:  # too large now
+                    sender.sendall(b"A00000\r\n" + b"x" * (10 << 20) + b"\r\n")
+                    assert sender.recv(4096).startswith(b"HTTP/1.1 413 ")
+        assert post(made.url(), "evt_good").status_code == 200
+        assert resident_mb(gateway.pid) < before + 150, "fifteen bodies are 300 MB"
 
 
 def test_g10_a_flood_of_forgeries_is_answered_late_and_good_webhooks_are_not(tmp_path):
