@@ -144,7 +144,11 @@ def schema(kind: Any) -> dict[str, Any]:
 
 def _decode_plain(kind: Any, raw: bytes, what: str) -> Any:
     try:
-        return msgspec.convert(loads(raw), type=kind, dec_hook=_inner)
+        plain = loads(raw)
+    except ValueError:
+        raise PayloadMismatch(f"{what} is not JSON, and so does not fit {_name(kind)}") from None
+    try:
+        return msgspec.convert(plain, type=kind, dec_hook=_inner)
     except ValueError as error:
         raise _mismatch(what, kind, error) from None
 

@@ -171,6 +171,11 @@ class Unavailable(TidegateError):
         self.state: StoreState = state
 
     @property
+    def remedy(self) -> str:
+        """What whoever runs Tidegate should know and do."""
+        return STORE_REMEDIES[self.state]
+
+    @property
     def passing(self) -> bool:
         """Whether trying again at once may help."""
         return self.state in ("unreachable", "conflict")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gateway.cli import events, functions, init, keys, processes, providers, requests, runs, send, serve, signals, sources, trigger
-from gateway.errors import EXIT_OPERATOR, OperatorError, TidegateError
+from gateway.errors import EXIT_OPERATOR, OperatorError, TidegateError, Unavailable
 
 
 def _version(asked: bool) -> None:
@@ -48,5 +48,5 @@ def main() -> None:
     try:
         application()()
     except TidegateError as error:
-        typer.echo(f"error: {error}", err=True)
+        typer.echo(f"error: {error}" + (f"\n{error.remedy}" if isinstance(error, Unavailable) else ""), err=True)
         sys.exit(EXIT_OPERATOR if isinstance(error, OperatorError) else 1)

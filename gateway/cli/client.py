@@ -95,11 +95,20 @@ class Client:
         except (ValueError, KeyError, TypeError):
             message = f"{self.url} answered {response.status_code}, and not as Tidegate would"
         if response.status_code == 401:
-            message += f"; set TIDEGATE_API_KEY, or run this where {self.settings.data_dir}/master.key is"
+            message += f"; {self._mend_key()}"
         raise CallFailed(message, problem)
+
+    def _mend_key(self) -> str:
+        """What to do about the key that the gateway does not know, by where it came from."""
+        if self.settings.api_key is not None:
+            return "correct TIDEGATE_API_KEY, or unset it where the gateway's master key is"
+        of = "TIDEGATE_MASTER_KEY" if self.settings.master_key is not None else f"{self.settings.data_dir}/master.key"
+        return f"{of} is not the master key that this gateway runs with: set its TIDEGATE_MASTER_KEY here too, or TIDEGATE_API_KEY"
 
     def _unreachable(self, error: httpx.HTTPError) -> CallFailed:
         url = self.url
+        if isinstance(error, httpx.UnsupportedProtocol):
+            return CallFailed(f"TIDEGATE_URL is no URL of a gateway, such as http://127.0.0.1:8080: {url}")
         if isinstance(error, httpx.ReadTimeout):
             return CallFailed(f"the gateway at {url} has not answered for {SECONDS} s; see what its log says, and: tidegate doctor")
         return CallFailed(f"cannot reach the gateway at {url} ({type(error).__name__}); start it with: tidegate serve")

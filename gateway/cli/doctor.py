@@ -8,11 +8,11 @@ from typing import Any
 import httpx
 import typer
 
-from gateway.cli.client import own_key, reached_at
+from gateway.cli.client import CallFailed, Client, own_key, reached_at
 from gateway.cli.output import counted, print_json, unoffered
 from gateway.clock import system_clock
 from gateway.core.spec import version_of
-from gateway.errors import TidegateError
+from gateway.errors import TidegateError, Unavailable
 from gateway.registry import load_functions, load_providers, shown
 from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings
@@ -65,7 +65,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         homeless = reads.homeless()
         database.close()
     except TidegateError as error:
-        yield False, str(error)
+        yield False, f"{error}. {error.remedy}" if isinstance(error, Unavailable) else str(error)
         return
     gateways, workers = (counted(alive.count(kind), kind) for kind in ("gateway", "worker"))
     yield True, f"database reached; {counted(backlog['due'], 'run')} due, {gateways} and {workers} alive"
@@ -110,5 +110,10 @@ def _gateway(settings: Settings) -> Iterator[Finding]:
         store["state"] == "ok",
         f"the gateway at {url} is {ready['status']}, its store {store['state']}. {store.get('detail', '')}".rstrip(),
     )
+    try:
+        Client(settings).get("/sources")
+    except CallFailed as error:
+        if (error.problem or {}).get("code") == "unauthorized":
+            yield False, str(error)
     for found in ready.get("broken", []):
         yield False, f"left out by the gateway: {found['file']}: {found['message']}"

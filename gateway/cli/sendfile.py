@@ -85,7 +85,7 @@ def send_file(path: Path, as_json: bool) -> None:
     elif not tally.sent:
         console.print(f"{_name(path)} holds no event; nothing was sent.", markup=False)
     else:
-        console.print(f"{counted(tally.sent, 'event')} sent" + (f", {tally.duplicates} seen before" if tally.duplicates else ""))
+        console.print(f"{counted(tally.sent, 'event')} sent" + (f", {tally.duplicates} of them seen before" if tally.duplicates else ""))
 
 
 def _stopped(path: Path, error: BaseException, tally: Tally) -> str:

@@ -55,7 +55,7 @@ def _refuse_unknown(client: Any, name: str, type_: str) -> None:
     sources = {source["name"]: source for source in client.get("/sources")["data"]}
     if name in sources:
         if sources[name]["left_out"]:
-            raise NotFound(f"the source {name!r} is left out: {sources[name]['left_out']}; take it over: tidegate sources add {name}")
+            raise NotFound(f"the source {name!r} is left out: {sources[name]['left_out']}")
         shown = sources[name]
         if type_ not in shown["samples"]:
             samples = "\n  ".join(shown["samples"]) or "(none)"

@@ -144,9 +144,11 @@ class Follower:
         name, by_api = row["name"], row["origin"] == BY_API
         configured, provider = None if by_api else self._configured.get(name), self._providers.get(row["provider"])
         if not by_api and configured is None:
-            return self._unserved(row, f"no longer configured by {row['origin']} for this gateway, though another one may serve it")
+            return self._unserved(
+                row, f"no longer configured by {row['origin']} for this gateway, though another one may serve it; set that again"
+            )
         if provider is None:
-            return self._unserved(row, self._no_provider(row["provider"]))
+            return self._unserved(row, f"{self._no_provider(row['provider'])}; mend its file, or put it back")
         try:
             secrets = numbered(configured.secrets) if configured else unseal(self._cipher, row)
         except SettingsError as error:
@@ -168,9 +170,10 @@ class Follower:
     def _unserved(self, row: Record, why: str) -> Unserved:
         name = row["name"]
         if name in self._misconfigured and row["origin"] != BY_API:
-            why = "left out as it is configured now; see: tidegate doctor"
+            why = "its configuration or its provider is at fault; see: tidegate doctor"
         else:
-            self._leave_out(row, f"{why}; take it over: tidegate sources add {name}, or remove it: tidegate sources delete {name}")
+            why += f", take it over: tidegate sources add {name}, or remove it: tidegate sources delete {name}"
+            self._leave_out(row, why)
         return Unserved(row["id"], name, row["provider"], row["origin"], row["version"], why)
 
     def _no_provider(self, name: str) -> str:

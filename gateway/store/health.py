@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from gateway.errors import STORE_REMEDIES, Unavailable
+from gateway.errors import Unavailable
 from gateway.telemetry import Telemetry
 
 PROBE_SECONDS = 0.5
@@ -35,7 +35,7 @@ class Health:
         if self.trouble is None:
             self._since = time.monotonic()
         if self.trouble is None or self.trouble.state != error.state:
-            self._telemetry.emit("store.away", state=error.state, error=str(error), remedy=STORE_REMEDIES[error.state])
+            self._telemetry.emit("store.away", state=error.state, error=str(error), remedy=error.remedy)
         self.trouble = error
         self._probe_at = time.monotonic() + PROBE_SECONDS
 

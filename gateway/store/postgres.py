@@ -318,6 +318,8 @@ class Postgres:
 _STATES: Mapping[str, StoreState] = {
     "08": "unreachable",
     "25006": "read_only",
+    "28": "unreachable",
+    "3D": "unreachable",
     "40": "conflict",
     "53": "overloaded",
     "53100": "disk_full",

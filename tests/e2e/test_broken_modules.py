@@ -102,6 +102,24 @@ def test_a_source_of_a_provider_that_was_made_after_the_start_is_refused_with_wh
     assert "newer than the gateway? Start that again." in said
 
 
+def test_a_source_whose_provider_is_left_out_points_to_the_file_and_offers_no_takeover(tmp_path):
+    with site(tmp_path, settings={"LATE_WEBHOOK_SECRET": "not-a-real-secret"}) as made:
+        (tmp_path / "providers").mkdir()
+        (tmp_path / "providers" / "late.py").write_text(LATE_PROVIDER)
+        made.run("migrate")
+        gateway = made.start("gateway")
+        made.wait_ready()
+        gateway.terminate()
+        gateway.wait()
+        made.processes.remove(gateway)
+        (tmp_path / "providers" / "late.py").write_text(LATE_PROVIDER.replace("type_at", "tipe_at"))
+        made.start("gateway")
+        made.wait_ready()
+        said = " ".join(made.cli("trigger", "late", "order.made", code=1).split())
+        assert said == "error: the source 'late' is left out: its configuration or its provider is at fault; see: tidegate doctor"
+        assert "providers/late.py" in made.cli("doctor", code=1)
+
+
 def test_a_reload_sees_a_folder_that_is_made_after_the_start(tmp_path):
     with site(tmp_path) as made:
         shutil.rmtree(tmp_path / "functions")

@@ -204,3 +204,24 @@ def test_the_cli_makes_changes_and_removes_sources_and_keys(served):
     assert call(served, "GET", "/runs", None, key["key"]).status_code == 200
     tidegate("keys", "revoke", key["id"])
     assert call(served, "GET", "/runs", None, key["key"]).status_code == 401
+
+
+def test_a_key_or_an_address_that_is_wrong_is_told_with_what_to_do_about_it(served):
+    settings = dict(served.settings)
+
+    def said(code: int, *words: str, **changed: str) -> str:
+        served.settings.update(changed)
+        try:
+            return " ".join(served.cli(*words, code=code).split())
+        finally:
+            served.settings.clear()
+            served.settings.update(settings)
+
+    wrong = {"TIDEGATE_API_KEY": "tg_wrong_but_long_enough"}
+    assert "(unauthorized); correct TIDEGATE_API_KEY, or unset it" in said(1, "events", **wrong)
+    assert "correct TIDEGATE_API_KEY" in said(1, "doctor", **wrong)
+    other = {"TIDEGATE_API_KEY": "", "TIDEGATE_MASTER_KEY": "another-master-key"}
+    assert "TIDEGATE_MASTER_KEY is not the master key that this gateway runs with" in said(1, "events", **other)
+    nowhere = {"TIDEGATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
+    assert "Is it running, and is TIDEGATE_DATABASE_URL right?" in said(1, "migrate", **nowhere)
+    assert "Is it running, and is TIDEGATE_DATABASE_URL right?" in said(1, "doctor", **nowhere)

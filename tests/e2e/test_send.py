@@ -140,7 +140,7 @@ def test_a_file_that_is_wrong_from_the_start_sends_nothing_and_names_the_place(s
 def test_ids_make_sending_again_harmless(served):
     events = b"\n".join(json.dumps({"name": "again/sent", "id": f"k{n}"}).encode() for n in range(300))
     send(served, events)
-    assert "300 seen before" in send(served, events)[1]
+    assert "300 of them seen before" in send(served, events)[1]
     assert count(served, "again/sent") == 300
 
 
