@@ -126,12 +126,12 @@ class Receiver:
             committed.add_done_callback(lambda done: answer(self._committed(source, inbound, request, done)))
 
     def _committed(self, source: Source, inbound: Inbound, request: RequestRecord, done: asyncio.Future[Accepted]) -> Answer:
-        try:
-            accepted = done.result()
-        except Unavailable as error:
+        error = done.exception()  # it is not raised: by its traceback it would hold the body, and itself, until the collector comes
+        if isinstance(error, Unavailable):
             return self._unavailable(source, error)
-        except Exception as error:
+        if isinstance(error, Exception):
             return self._failed(inbound, request.id, error)
+        accepted = done.result()
         outcome = "duplicate" if accepted.duplicate else "accepted"
         took = self._clock() - request.received_at
         self._telemetry.emit(f"webhook.{outcome}", source=source.name, event_id=accepted.event_id, us=took)

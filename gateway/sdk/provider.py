@@ -19,7 +19,7 @@ from gateway.clock import NEVER, SECOND, Micros
 from gateway.core.names import RESERVED
 from gateway.errors import DeclarationError, TidegateError
 from gateway.sdk.event import Event
-from gateway.sdk.scheme import Inbound, Rejected, Scheme, Verdict, Verified
+from gateway.sdk.scheme import REMEDIES, Inbound, Rejected, Scheme, Verdict, Verified
 
 UNKNOWN = "unknown"
 MAX_TYPE = 200
@@ -177,11 +177,24 @@ def verify(provider: Provider, request: Inbound, secrets: Sequence[str], now: in
     """`provider.verify`, made total: a provider that raises rejects as `provider_error`, and the detail says where."""
     try:
         verdict = provider.verify(request, secrets, now)
+        if _is_verdict(verdict, len(secrets)):
+            return verdict
     except (Exception, SystemExit) as error:  # a gateway is not ended by what somebody sends
         return Rejected("provider_error", f"It is {told(provider, error)}.")
-    if isinstance(verdict, Rejected) or (isinstance(verdict, Verified) and verdict.secret_index in range(len(secrets))):  # pyright: ignore[reportUnnecessaryIsInstance]
-        return verdict
-    return Rejected("provider_error", f"Its `verify` gave neither Verified, with the place of a secret, nor Rejected: {_file(provider)}.")
+    return Rejected(
+        "provider_error",
+        f"Its `verify` gave neither Verified, with the place of a secret, nor Rejected, with one of the reasons: {_file(provider)}.",
+    )
+
+
+def _is_verdict(given: Any, secrets: int) -> bool:
+    """Whether a provider's `verify` has given what it promises."""
+    if isinstance(given, Verified):
+        return given.secret_index in range(secrets)
+    if not isinstance(given, Rejected):
+        return False
+    reason, detail = cast(Any, given).reason, cast(Any, given).detail
+    return isinstance(reason, str) and reason in REMEDIES and isinstance(detail, str)
 
 
 def read(provider: Provider, request: Inbound, failed: Callable[[BaseException], None] | None = None) -> Parsed:
@@ -208,10 +221,14 @@ def _is_whole(found: Any) -> bool:
     if not isinstance(found, Parsed):
         return False
     given: Any = found
-    if not (isinstance(given.type, str) and isinstance(given.key, str) and given.key and isinstance(given.data_path, str)):
+    if not (isinstance(given.type, str) and isinstance(given.key, str) and given.key):
+        return False
+    if not (isinstance(given.data_path, str) and given.data_path.isprintable()):
         return False
     at, data = given.occurred_at, given.data
-    if not (at is None or (isinstance(at, int) and 0 < at < NEVER)) or not (data is None or isinstance(data, bytes)):
+    if not (at is None or (isinstance(at, int) and not isinstance(at, bool) and 0 < at < NEVER)) or not (
+        data is None or isinstance(data, bytes)
+    ):
         return False
     return isinstance(given.attributes, Mapping)
 

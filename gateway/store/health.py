@@ -46,12 +46,12 @@ class Health:
             self._telemetry.emit("store.back", state=self.trouble.state, seconds=seconds)
             self.trouble = None
 
-    def refusal(self) -> Unavailable | None:
-        """Why a command is not even tried; None when all is well, and every PROBE_SECONDS to see whether it is again."""
+    def admit(self) -> None:
+        """Raises Unavailable when a command is not even to be tried: in trouble, but for one every PROBE_SECONDS."""
         if self.trouble is None:
-            return None
+            return
         now = time.monotonic()
         if now < self._probe_at:
-            return Unavailable(str(self.trouble), state=self.trouble.state)
+            # No local names it: by its traceback it would hold itself, and with it the callers' bodies until the collector comes.
+            raise Unavailable(str(self.trouble), state=self.trouble.state)
         self._probe_at = now + PROBE_SECONDS
-        return None

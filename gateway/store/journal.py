@@ -73,9 +73,7 @@ class Journal(ABC):
     def _admit(self) -> None:
         if self._closing or self.queued >= MAX_QUEUED:
             raise Overloaded()
-        refusal = self.health.refusal()
-        if refusal is not None:
-            raise refusal
+        self.health.admit()
 
 
 def complete(futures: Iterable[AnyFuture], outcomes: Iterable[Outcome]) -> None:

@@ -70,6 +70,8 @@ def deliver(made: Site) -> httpx.Response:
         "return None",
         "return Verified(7)",
         "return Verified(None)",
+        "from gateway import Rejected; return Rejected(5)",
+        "from gateway import Rejected; return Rejected([])",
         "yield Verified(0)",
     ],
 )
@@ -102,8 +104,10 @@ def test_g1_a_request_whose_verification_fails_by_our_fault_is_kept_and_asked_fo
         "return None",
         "yield super().parse(request)",
         "from gateway import Parsed; return Parsed(type='made', key='k', occurred_at='now')",
+        "from gateway import Parsed; return Parsed(type='made', key='k', occurred_at=True)",
         "from gateway import Parsed; return Parsed(type='made', key='k', data='text')",
         "from gateway import Parsed; return Parsed(type='made', key='k', data_path=7)",
+        "from gateway import Parsed; return Parsed(type='made', key='k', data_path='\\ud800')",
         "from gateway import Parsed; return Parsed(type='made', key='k', attributes=7)",
     ],
 )

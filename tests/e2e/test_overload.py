@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sqlite3
 import time
 
 import httpx
@@ -53,6 +54,25 @@ def test_g10_bodies_that_were_refused_or_lost_are_let_go_at_once(tmp_path):
                     assert sender.recv(4096).startswith(b"HTTP/1.1 413 ")
         assert post(made.url(), "evt_good").status_code == 200
         assert resident_mb(gateway.pid) < before + 150, "fifteen bodies are 300 MB"
+
+
+def test_g10_bodies_that_could_not_be_kept_are_let_go_at_once(tmp_path):
+    with site(tmp_path) as made:
+        made.run("migrate")
+        gateway = made.start("gateway")
+        made.wait_ready()
+        post(made.url(), "evt_before")
+        deliveries = [stripe_delivery(f"evt_{n}", pad=10 << 20) for n in range(4)]
+        before = resident_mb(gateway.pid)
+        with (
+            contextlib.closing(sqlite3.connect(tmp_path / "data" / "tidegate.db", isolation_level=None)) as holder,
+            httpx.Client() as client,
+        ):
+            holder.execute("begin immediate")
+            for body, headers in deliveries * 8:
+                url = f"{made.url()}/webhooks/stripe"
+                assert client.post(url, content=body, headers=headers, timeout=20).status_code == 503
+        assert resident_mb(gateway.pid) < before + 150, "32 bodies are 320 MB"
 
 
 def test_g10_a_flood_of_forgeries_is_answered_late_and_good_webhooks_are_not(tmp_path):
