@@ -47,7 +47,7 @@ def migrate(url: str) -> tuple[str | None, str]:
 def check(url: str) -> None:
     """Raises SchemaMismatch, with what to type, unless the database has the schema this version knows."""
     current = None
-    if not url.startswith("sqlite:///") or _file(url).exists():
+    if not url.startswith("sqlite:///") or (_file(url).exists() and _file(url).stat().st_size):
         with contextlib.closing(open_database(url)) as database:
             there = database.read(HAS_REVISION[database.dialect])
             current = database.read(REVISION)[0]["version_num"] if there else None

@@ -172,19 +172,34 @@ class SQLite:
     def _writer_of_the_file(self) -> sqlite3.Connection:
         """The writer's connection, to the file that stands there now: an operator may have put back a backup, and what is
         written to a file that was replaced or removed is lost."""
+        file = self._there()
+        if self._writer is None or self._file != file:
+            self._close_writer()
+            with contextlib.ExitStack() as undo:
+                writer, copier = (undo.enter_context(contextlib.closing(self._connect())) for _ in range(2))
+                if not writer.execute("select 1 from sqlite_master where name = 'queue'").fetchone():
+                    raise Unavailable(f"SQLite: {self.path.name} has no Tidegate schema", state="unreachable")
+                self._data = self._opened()
+                undo.pop_all()
+            self._writer, self._copier, self._file = writer, copier, file
+            self._begun_at = self._copied_at = 0
+        return self._writer
+
+    def _opened(self) -> int:
         try:
-            file = os.stat(self.path)
-            if self._writer is None or self._file != (file.st_dev, file.st_ino):
-                self._close_writer()
-                with contextlib.ExitStack() as undo:
-                    writer, copier = (undo.enter_context(contextlib.closing(self._connect())) for _ in range(2))
-                    self._data = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-                    undo.pop_all()
-                self._writer, self._copier, self._file = writer, copier, (file.st_dev, file.st_ino)
-                self._begun_at = self._copied_at = 0
+            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
             raise Unavailable(f"SQLite: {self.path.name} {error.strerror}", state="unreachable") from error
-        return self._writer
+
+    def _there(self) -> tuple[int, int]:
+        """Which file stands there now; one that is empty is on its way, and is not to be written to."""
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            raise Unavailable(f"SQLite: {self.path.name} {error.strerror}", state="unreachable") from error
+        if not found.st_size:
+            raise Unavailable(f"SQLite: {self.path.name} is empty", state="unreachable")
+        return found.st_dev, found.st_ino
 
     def _close_writer(self) -> None:
         if self._writer is None or self._copier is None:
@@ -210,18 +225,24 @@ class SQLite:
             fcntl.flock(self._turn, fcntl.LOCK_UN)
 
     def read(self, sql: str, parameters: Sequence[Any] = ()) -> list[Mapping[str, Any]]:
-        connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
         try:
-            if connection is None:
-                connection = self._readers.connection = self._connect()
-                connection.execute("pragma query_only = on")
-                connection.execute("pragma cache_size = -2048")  # each thread that reads has a connection
-            cursor = connection.execute(sql, parameters)
+            cursor = self._reader_of_the_file().execute(sql, parameters)
             names = [column[0] for column in cursor.description]
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except sqlite3.Error as error:
             self._readers.connection = None
             raise _translated(error) from error
+
+    def _reader_of_the_file(self) -> sqlite3.Connection:
+        """This thread's connection, as `_writer_of_the_file`."""
+        file = self._there()
+        connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
+        if connection is None or self._readers.file != file:
+            connection = self._connect()
+            connection.execute("pragma query_only = on")
+            connection.execute("pragma cache_size = -2048")  # each thread that reads has a connection
+            self._readers.connection, self._readers.file = connection, file
+        return connection
 
     def after_commit(self) -> None:
         """Checkpoint off the commit path: bit by bit beside it, and, when the log is long enough, the rest in the writer's turn.
@@ -253,8 +274,10 @@ class SQLite:
         busy = 1
         with contextlib.suppress(sqlite3.Error), self._turn_taken():
             writer.execute("pragma busy_timeout = 0")
-            [(busy, _, _)] = writer.execute("pragma wal_checkpoint(restart)").fetchall()
-            writer.execute(f"pragma busy_timeout = {BUSY_MS}")
+            try:
+                [(busy, _, _)] = writer.execute("pragma wal_checkpoint(restart)").fetchall()
+            finally:
+                writer.execute(f"pragma busy_timeout = {BUSY_MS}")
         self._begun_at = self._copied_at = writer.total_changes
         self._longest = self._longest + LOG_BYTES if busy else LOG_BYTES
 

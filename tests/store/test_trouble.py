@@ -155,17 +155,31 @@ def test_a_damaged_file_is_named(tmp_path):
         assert store.refused() == "corrupt"
 
 
-def test_a_backup_put_in_the_place_of_the_file_is_written_to_and_not_the_file_that_is_gone(tmp_path):
+def schemaless(folder: Path) -> bytes:
+    with contextlib.closing(sqlite3.connect(folder / "schemaless.db")) as made:
+        made.execute("create table other (x)")
+    return (folder / "schemaless.db").read_bytes()
+
+
+def test_a_backup_put_in_the_place_of_the_file_is_written_to_and_read_and_not_the_file_that_is_gone(tmp_path):
     path = tmp_path / "tidegate.db"
     with troubled(f"sqlite:///{path}") as store:
         store.accept()
+        assert store.database.read("select count(*) as n from events") == [{"n": 1}]
         store.database._writer.execute("pragma wal_checkpoint(truncate)")
         shutil.copy(path, tmp_path / "backup.db")
         for leftover in tmp_path.glob("tidegate.db*"):
             leftover.unlink()
         assert store.refused() == "unreachable"
+        for content in (b"", schemaless(tmp_path)):  # as while it is copied
+            path.write_bytes(content)
+            assert store.refused() == "unreachable"
+            assert path.read_bytes()[100:] == content[100:]
+        for leftover in tmp_path.glob("tidegate.db*"):
+            leftover.unlink()
         (tmp_path / "backup.db").rename(path)
         store.recovers()
+        assert store.database.read("select count(*) as n from events") == [{"n": 2}]
         assert sqlite3.connect(path).execute("select count(*) from events").fetchone() == (2,)
 
 
@@ -324,3 +338,24 @@ def test_no_files_left_cost_a_wake_up_and_not_the_thread_that_wakes(tmp_path):
         store.database.wake()
         assert woken.wait(5)
         stop()
+
+
+def test_a_checkpoint_that_fails_leaves_the_writer_as_patient_as_before(tmp_path):
+    class Failing:
+        def __init__(self, connection: sqlite3.Connection) -> None:
+            self.connection = connection
+
+        def execute(self, sql: str) -> sqlite3.Cursor:
+            if "restart" in sql:
+                raise sqlite3.OperationalError("disk I/O error")
+            return self.connection.execute(sql)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.connection, name)
+
+    with troubled(f"sqlite:///{tmp_path / 'tidegate.db'}") as store:
+        store.accept()
+        writer = store.database._writer
+        before = writer.execute("pragma busy_timeout").fetchone()
+        store.database._begin_log_anew(Failing(writer))
+        assert writer.execute("pragma busy_timeout").fetchone() == before != (0,)
