@@ -17,7 +17,7 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Reply, Webhook
+from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Headers, Reply, Webhook
 from gateway.api.listener import BACKLOG, most_connections
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
@@ -47,6 +47,7 @@ class Protocol(HttpToolsProtocol):
         self.arriving: Literal["head", "body"] | None = "head"
         self.beside_body = 0
         self._moved = False
+        self._upgrades: Headers | None = None
         self._out = _Coalesced(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._out))
         self._turn()
@@ -73,6 +74,12 @@ class Protocol(HttpToolsProtocol):
                 self.expect_100_continue = True
 
     def on_headers_complete(self) -> None:
+        parser: Any = self.parser
+        if parser.should_upgrade():
+            self._upgrades = self.headers
+            return
+        if self._upgrades is not None:
+            self.headers, self._upgrades = list(self._upgrades), None
         self.arriving, self.beside_body, self._moved = "body", 0, True
         url: Any = httptools.parse_url(self.url)
         path = unquote(url.path.decode("ascii"))
@@ -136,6 +143,8 @@ class Protocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._upgrades is not None:
+            return
         self.arriving, self.beside_body, self._moved = None, 0, True
         if isinstance(self.cycle, Webhook):
             self.cycle.complete()
@@ -161,18 +170,20 @@ class Protocol(HttpToolsProtocol):
         self._turn()
 
     def _turn(self) -> None:
-        """Await what the peer is to do next, unless it is our turn."""
+        """Await what the peer is to do next, unless it is our turn: it waits for an answer, or behind one that is not there yet."""
         self._moved = False
         self._awaited.pop(self, None)
-        if self.flow.write_paused or self.arriving == "body":
+        cycle: Any = self.cycle
+        answered = cycle is None or cycle.response_complete
+        if self.flow.write_paused:
             seconds = BODY_SECONDS
-        elif self.arriving == "head":
-            seconds = HEAD_SECONDS
-        elif self.cycle.response_complete:
-            seconds = KEEP_ALIVE_SECONDS
+        elif self.arriving == "body":
+            seconds = None if self.pipeline else BODY_SECONDS
+        elif not answered:
+            seconds = None
         else:
-            return
-        if not self.transport.is_closing():
+            seconds = HEAD_SECONDS if self.arriving == "head" else KEEP_ALIVE_SECONDS
+        if seconds is not None and not self.transport.is_closing():
             self._awaited[self] = self.loop.time() + seconds
 
     def end(self, code: str) -> None:
@@ -188,13 +199,42 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Bytes of a request, of which heads, chunk extensions and trailers are bounded: the body's are where it is read."""
         self.beside_body += len(data)
-        super().data_received(data)
+        self._parse(data)
         if self.beside_body > MAX_HEAD_BYTES:
             self.refuse("headers_too_large")
         elif isinstance(self.cycle, Webhook) and self.cycle.wanted:
             self.cycle.wait()
         if self._moved:
             self._turn()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            while not self.transport.is_closing():
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._head_without_upgrade() + data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error))
+
+    def _head_without_upgrade(self) -> bytes:
+        """What the parser is to read of a request in the place of its head. A server may ignore that a client would rather speak
+        another protocol (https://www.rfc-editor.org/rfc/rfc9110#name-upgrade), as Java's does on plain http, and httptools would
+        take all that follows for that one."""
+        parser: Any = self.parser
+        method, version = parser.get_method(), parser.get_http_version().encode()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        if method == b"CONNECT":
+            self.refuse("method_not_allowed")
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self._upgrades or ():
+            if name == b"connection" and b"close" in value.lower():
+                lines.append(b"connection: close")
+            elif name in (b"content-length", b"transfer-encoding", b"expect"):
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
 
     def send_400_response(self, msg: str) -> None:
         """End the connection with a problem: what it sent is no HTTP, or there was no memory to read it."""
