@@ -57,6 +57,15 @@ def is_json(raw: bytes) -> bool:
     return True
 
 
+def is_unicode(text: str) -> bool:
+    """Whether it has no lone surrogates, which JSON can say and no database keeps."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_strict(raw: bytes) -> bool:
     """Whether `raw` is JSON as RFC 8259 has it: `loads` also reads NaN and Infinity, which other readers refuse."""
     try:

@@ -233,6 +233,7 @@ def _decode(body: bytes, many: bool) -> list[NewEvent]:
 
 def _exact(body: bytes, many: bool) -> list[NewEvent]:
     """The events with the exact bytes of their data; what only the lenient parser reads (lone surrogates) is written anew."""
+    body.decode()  # of the data msgspec does not look at every byte
     try:
         return _many.decode(body) if many else [_one.decode(body)]
     except msgspec.ValidationError:
@@ -251,7 +252,7 @@ def _accept(deps: Deps, new: NewEvent, pointer: str, now: int, trace: str | None
     reason = refusal(new.name)
     if reason is not None:
         raise InvalidRequest(reason, code="invalid_event", pointer=f"{pointer}/name")
-    if new.id is not None and not _ID.fullmatch(new.id):
+    if new.id is not None and not (_ID.fullmatch(new.id) and codec.is_unicode(new.id)):
         raise InvalidRequest("An event's `id` has 1 to 255 printable characters.", code="invalid_event", pointer=f"{pointer}/id")
     try:
         occurred_at = now if new.occurred_at is None else instant(new.occurred_at, "occurred_at")

@@ -167,6 +167,8 @@ def test_refusals_are_typed_and_say_what_to_do(served):
         (httpx.get(url + "/api/v1/runs/run_x", headers=AUTH), 404, "not_found"),
         (httpx.post(url + "/api/v1/events", content=b"[{}]", headers=AUTH), 400, "invalid_event"),
         (httpx.post(url + "/api/v1/events", json={"name": "no slash"}, headers=AUTH), 400, "invalid_event"),
+        (httpx.post(url + "/api/v1/events", content=b'{"name": "a/b", "id": "\\ud800"}', headers=AUTH), 400, "invalid_event"),
+        (httpx.post(url + "/api/v1/events", content=b'{"name": "a/b", "data": "\xff"}', headers=AUTH), 400, "invalid_event"),
         (httpx.get(url + "/nowhere"), 404, "not_found"),
     ]
     for response, status, code in cases:
