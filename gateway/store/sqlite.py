@@ -16,12 +16,10 @@ from typing import Any
 from urllib.parse import quote
 
 from gateway.errors import StoreState, Unavailable
+from gateway.store.checkpoints import LOG_BYTES, WrittenFile
 from gateway.store.database import Notify, Row
 
 BUSY_MS = 1000
-COPY_ROWS = 1_000
-LOG_ROWS = 64_000
-LOG_BYTES = 192 << 20
 ROWS = 128
 
 
@@ -142,14 +140,8 @@ class SQLite:
         except OSError as error:
             raise Unavailable(f"SQLite: {self.path.parent} cannot be written: {error.strerror}", state="read_only") from error
         os.register_at_fork(after_in_child=partial(_leave_turn, weakref.ref(self)))
-        self._writer: sqlite3.Connection | None = None
-        self._file, self._data = (0, 0), -1
+        self._written: WrittenFile | None = None
         self._readers = threading.local()
-        self._wal = str(self.path) + "-wal"
-        self._copier: sqlite3.Connection | None = None
-        self._copying: threading.Thread | None = None
-        self._copied_at = self._begun_at = 0
-        self._longest = LOG_BYTES
         self._closed = False
         self._texts: dict[tuple[Any, ...], str] = {}
 
@@ -157,7 +149,7 @@ class SQLite:
     def transaction(self) -> Generator[SQLiteTransaction]:
         try:
             with self._turn_taken():
-                connection = self._writer = self._writer_of_the_file()
+                connection = self._written_file().connection
                 connection.execute("begin immediate")
                 try:
                     yield SQLiteTransaction(connection, self._texts)
@@ -169,27 +161,20 @@ class SQLite:
         except sqlite3.Error as error:
             raise _translated(error) from error
 
-    def _writer_of_the_file(self) -> sqlite3.Connection:
-        """The writer's connection, to the file that stands there now: an operator may have put back a backup, and what is
-        written to a file that was replaced or removed is lost."""
-        file = self._there()
-        if self._writer is None or self._file != file:
-            self._close_writer()
-            with contextlib.ExitStack() as undo:
-                writer, copier = (undo.enter_context(contextlib.closing(self._connect())) for _ in range(2))
-                if not writer.execute("select 1 from sqlite_master where name = 'queue'").fetchone():
-                    raise Unavailable(f"SQLite: {self.path.name} has no Tidegate schema", state="unreachable")
-                self._data = self._opened()
-                undo.pop_all()
-            self._writer, self._copier, self._file = writer, copier, file
-            self._begun_at = self._copied_at = 0
-        return self._writer
+    def _written_file(self) -> WrittenFile:
+        """The file that stands there now: an operator may have put back a backup, and what is written to a file that was replaced
+        or removed is lost."""
+        identity = self._there()
+        if self._written is not None and self._written.identity != identity:
+            self._close_file()
+        if self._written is None:
+            self._written = WrittenFile(self.path, identity, self._connect, self._turn_taken)
+        return self._written
 
-    def _opened(self) -> int:
-        try:
-            return os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError as error:
-            raise Unavailable(f"SQLite: {self.path.name} {error.strerror}", state="unreachable") from error
+    def _close_file(self) -> None:
+        if self._written is not None:
+            self._written.close()
+            self._written = None
 
     def _there(self) -> tuple[int, int]:
         """Which file stands there now; one that is empty is on its way, and is not to be written to."""
@@ -200,17 +185,6 @@ class SQLite:
         if not found.st_size:
             raise Unavailable(f"SQLite: {self.path.name} is empty", state="unreachable")
         return found.st_dev, found.st_ino
-
-    def _close_writer(self) -> None:
-        if self._writer is None or self._copier is None:
-            return
-        if self._copying is not None:
-            self._copying.join()
-            self._copying = None
-        self._copier.close()
-        self._writer.close()
-        self._writer = self._copier = None
-        os.close(self._data)  # last: with a descriptor go all locks that this process has on the file (fcntl(2))
 
     @contextlib.contextmanager
     def _turn_taken(self) -> Generator[None]:
@@ -234,7 +208,7 @@ class SQLite:
             raise _translated(error) from error
 
     def _reader_of_the_file(self) -> sqlite3.Connection:
-        """This thread's connection, as `_writer_of_the_file`."""
+        """This thread's connection, to the file that stands there now."""
         file = self._there()
         connection: sqlite3.Connection | None = getattr(self._readers, "connection", None)
         if connection is None or self._readers.file != file:
@@ -245,47 +219,8 @@ class SQLite:
         return connection
 
     def after_commit(self) -> None:
-        """Checkpoint off the commit path: bit by bit beside it, and, when the log is long enough, the rest in the writer's turn.
-
-        Small bits, because a commit waits for the disk behind them. The turn follows one of them at once, for then next to nothing
-        is left for it.
-        """
-        if self._writer is None or self._copier is None or (self._copying is not None and self._copying.is_alive()):
-            return
-        changes = self._writer.total_changes
-        if self._copying is not None:
-            self._copying = None
-            if changes - self._begun_at > LOG_ROWS or self._log_is_long():
-                self._begin_log_anew(self._writer)
-        elif changes - self._copied_at >= COPY_ROWS:
-            self._copied_at = changes
-            self._copying = threading.Thread(target=self._copy, args=[self._copier], name="checkpoint", daemon=True)
-            self._copying.start()
-
-    def _copy(self, copier: sqlite3.Connection) -> None:
-        with contextlib.suppress(sqlite3.Error, OSError):
-            copier.execute("pragma wal_checkpoint(passive)")
-            # SQLite does so only when nothing was committed meanwhile; else all of it would be left for the turn.
-            os.fsync(self._data)
-
-    def _begin_log_anew(self, writer: sqlite3.Connection) -> None:
-        """At the start of its file, which is kept: writing over it is faster than making it longer. A reader that still
-        needs the log is not waited for; then it may grow some more."""
-        busy = 1
-        with contextlib.suppress(sqlite3.Error), self._turn_taken():
-            writer.execute("pragma busy_timeout = 0")
-            try:
-                [(busy, _, _)] = writer.execute("pragma wal_checkpoint(restart)").fetchall()
-            finally:
-                writer.execute(f"pragma busy_timeout = {BUSY_MS}")
-        self._begun_at = self._copied_at = writer.total_changes
-        self._longest = self._longest + LOG_BYTES if busy else LOG_BYTES
-
-    def _log_is_long(self) -> bool:
-        """Whether few but large rows have made it so."""
-        with contextlib.suppress(OSError):
-            return os.stat(self._wal).st_size > self._longest
-        return False
+        if self._written is not None:
+            self._written.after_commit()
 
     def wake(self) -> None:
         # Polling finds what a lost wake-up did not, when there are no more files to be opened.
@@ -323,7 +258,7 @@ class SQLite:
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._close_writer()
+            self._close_file()
             os.close(self._turn)
 
     def leave_turn(self) -> None:
