@@ -219,5 +219,6 @@ def test_postgresql_stopped_and_started_loses_nothing_that_was_acknowledged(tmp_
             acknowledged.append(post(made.url(), "after").json()["id"])
             for id_ in acknowledged:
                 until(lambda id_=id_: {d["status"] for d in made.get(f"/events/{id_}/deliveries")["data"]} == {"succeeded"})
+        control("stop")  # the one that it has started itself
     finally:
         server.cleanup()
