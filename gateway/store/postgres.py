@@ -65,6 +65,14 @@ class PostgresTransaction:
             self.flush()
             self.xid = self._xid.fetchall()[0][0]
 
+    def commit(self) -> None:
+        """Commit, and know that it is so. A statement like any other: the connection's own `commit` asks libpq first whether there
+        is a transaction, which in pipeline mode does not know one of which it has read all answers but no end of a round trip."""
+        self.know_xid()
+        done = self._answered(self._send("COMMIT", ()))
+        if done.statusmessage != "COMMIT":
+            raise psycopg.InternalError(f"the server has answered {done.statusmessage} to a commit")
+
     def insert(self, table: str, columns: Sequence[str], rows: Sequence[Row]) -> None:
         if rows:
             self._send(*self._insert_text(table, columns, rows))
@@ -197,9 +205,7 @@ class Postgres:
             try:
                 made = PostgresTransaction(connection, writer.pipeline, self._types)
                 yield made
-                made.know_xid()
-                made.flush()
-                connection.commit()
+                made.commit()
             except BaseException as error:
                 self._abandon(writer)
                 if made is None or made.xid is None or not _is_cut(error) or not self._was_committed(made.backend, made.xid):
