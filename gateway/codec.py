@@ -58,7 +58,7 @@ def is_json(raw: bytes) -> bool:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether it has no lone surrogates, which JSON can say and no database keeps."""
+    """Whether it has no lone surrogates, which JSON can say, and which no database keeps and no terminal shows."""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -17,7 +17,7 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Headers, Reply, Webhook
+from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Reply, Webhook
 from gateway.api.listener import BACKLOG, most_connections
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
 from gateway.ids import new_id
@@ -47,7 +47,7 @@ class Protocol(HttpToolsProtocol):
         self.arriving: Literal["head", "body"] | None = "head"
         self.beside_body = 0
         self._moved = False
-        self._upgrades: Headers | None = None
+        self._upgrades: list[tuple[bytes, bytes]] | None = None
         self._out = _Coalesced(transport, self.loop)
         super().connection_made(cast(asyncio.Transport, self._out))
         self._turn()
@@ -79,7 +79,7 @@ class Protocol(HttpToolsProtocol):
             self._upgrades = self.headers
             return
         if self._upgrades is not None:
-            self.headers, self._upgrades = list(self._upgrades), None
+            self.headers, self._upgrades = self._upgrades, None
         self.arriving, self.beside_body, self._moved = "body", 0, True
         url: Any = httptools.parse_url(self.url)
         path = unquote(url.path.decode("ascii"))

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gateway.codec import is_unicode
 from gateway.errors import InvalidRequest
 
 Json = Annotated[bool, typer.Option("--json", help="Print the API's JSON.")]
@@ -100,15 +101,7 @@ def as_text(value: Any) -> str:
         except msgspec.DecodeError:  # lone surrogates are beyond it
             value = json.loads(value)
     text = json.dumps(value, indent=2, ensure_ascii=False)
-    return text if _encodable(text) else json.dumps(value, indent=2)
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return text if is_unicode(text) else json.dumps(value, indent=2)
 
 
 def none_found(noun: str, hint: str, **filters: str | list[str] | None) -> str:
