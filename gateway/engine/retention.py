@@ -20,6 +20,7 @@ from gateway.store.journal import Command, Journal
 from gateway.store.retention import (
     Ages,
     Cutoffs,
+    Keys,
     Oldest,
     Removed,
     RemoveEvents,
@@ -112,11 +113,15 @@ class Retention:
                 self._remove("events", RemoveEvents(tuple(batch), limits))
             self._breathe()
         if time.monotonic() >= self._keys_due:
-            for keys in old_keys(self._database, limits):
-                if keys:
-                    self._remove("keys", RemoveKeys(tuple(keys)))
-                self._breathe()
+            for table in get_args(Keys):
+                self._remove_keys(table, limits)
             self._keys_due = time.monotonic() + self._ages.keys / SECOND / LATE
+
+    def _remove_keys(self, table: Keys, limits: Cutoffs) -> None:
+        for keys in old_keys(self._database, limits, table):
+            if keys:
+                self._remove("keys", RemoveKeys(table, tuple(keys)))
+            self._breathe()
 
     def _remove(self, what: str, command: Command[Removed]) -> int:
         removed = self._journal.submit(command).result()

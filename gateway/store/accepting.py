@@ -1,18 +1,19 @@
 """Accepting what is new on PostgreSQL, in one statement for a whole group, which is less work at both ends than one for each
-table. What is not so is left out, and takes the long way: a duplicate, and an event that something may wait for.
+table. What is not so is left out, and takes the long way: a duplicate, an event that something may wait for, and all of them while
+there are keys of before schema 0007.
 """
 
 from __future__ import annotations
 
 WEBHOOK_COLUMNS = (
     "event_id", "received_at", "request_id", "source", "method", "url", "headers", "body", "secret_index", "name", "key",
-    "key_hash", "occurred_at", "attributes", "data_path", "data", "traceparent",
+    "kept_key", "occurred_at", "attributes", "data_path", "data", "traceparent",
 )  # fmt: skip
 # One for each function that the event triggers; without a run it has the reason why it is skipped.
 DELIVERY_COLUMNS = ("event_id", "received_at", "function_id", "run_id", "skip_reason", "queued_as", "held", "max_attempts")
 
 # What is text or a number comes as JSON, BYTES as arrays, in the same order.
-BYTES = ("headers", "body", "key_hash", "attributes", "data")
+BYTES = ("headers", "body", "kept_key", "attributes", "data")
 ACCEPT = """
 with given as materialized (
     select * from rows from (
@@ -23,14 +24,14 @@ with given as materialized (
         unnest(%b::bytea[]), unnest(%b::bytea[]), unnest(%b::bytea[]), unnest(%b::bytea[]), unnest(%b::bytea[])
     ) as given (
         event_id, received_at, request_id, source, method, url, secret_index, name, key, occurred_at, data_path, traceparent,
-        headers, body, key_hash, attributes, data
+        headers, body, kept_key, attributes, data
     )
-    where not exists (select from wait_paths where wait_paths.name = given.name)
+    where not exists (select from wait_paths where wait_paths.name = given.name) and not exists (select from idempotency_hashes)
 ),
 -- In one order for all writers: two gateways with the same keys must not wait for each other in a circle.
 claimed as (
-    insert into idempotency_keys (key_hash, event_id, created_at)
-    select key_hash, event_id, received_at from given order by key_hash
+    insert into idempotency_keys (key, event_id, created_at)
+    select kept_key, event_id, received_at from given order by kept_key
     on conflict do nothing returning event_id
 ),
 new as materialized (select given.* from given join claimed using (event_id)),

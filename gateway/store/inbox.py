@@ -71,6 +71,8 @@ class NewDelivery(msgspec.Struct, frozen=True):
     parent_key: str | None = None
 
 
+HASH_BYTES = 16
+
 Delivery = tuple[str, str, NewDelivery]  # event id, replay id, what becomes of it
 
 
@@ -196,7 +198,17 @@ QUEUE_COLUMNS = ("run_id", "function_id", "due_at", "priority", "held", "attempt
 
 def key_hash(source: str, key: str) -> bytes:
     """16 bytes for a (source, key); a source's name has no NUL."""
-    return hashlib.blake2b(f"{source}\0{key}".encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(f"{source}\0{key}".encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+
+
+def kept_key(source: str, key: str) -> bytes:
+    """What a (source, key) is kept as: how the key begins, and the hash.
+
+    The ids of many third parties begin with a time or a number that grows, as Stripe's do, so that new ones come to stand side by side.
+    By hashes alone each would change a page of its own of the index, which is what most of a commit then consists of, and with many
+    millions of keys that page has to be read first.
+    """
+    return key[:16].encode("utf-8", "surrogatepass") + key_hash(source, key)
 
 
 def deliver(tx: Transaction, new: Sequence[Delivery], at: dict[str, Micros]) -> None:
@@ -243,28 +255,39 @@ def _take_key(tx: Transaction, once: Once, run_id: str | None, now: Micros) -> b
 def _accept(tx: Transaction, commands: Sequence[Accept]) -> list[Accepted]:
     if not commands:
         return []
-    hashes = [key_hash(command.event.source, command.event.key) for command in commands]
-    owners, clash = _claim_keys(tx, hashes, commands)
-    firsts = [c for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] == c.event.id]
-    later = [(c, owners[hashed]) for c, hashed in zip(commands, hashes, strict=True) if owners[hashed] != c.event.id]
+    keys = [kept_key(command.event.source, command.event.key) for command in commands]
+    owners, clash = _claim_keys(tx, keys, commands)
+    firsts = [c for c, key in zip(commands, keys, strict=True) if owners[key] == c.event.id]
+    later = [(c, owners[key]) for c, key in zip(commands, keys, strict=True) if owners[key] != c.event.id]
     _insert_firsts(tx, _not_there(tx, firsts) if clash else firsts)
     duplicates = [(*_request_row(c.request), "duplicate", None, owner) for c, owner in later if c.request is not None]
     if duplicates:
         tx.insert_new("requests", REQUEST_COLUMNS, duplicates)
-    return [Accepted(owners[hashed], owners[hashed] != c.event.id) for c, hashed in zip(commands, hashes, strict=True)]
+    return [Accepted(owners[key], owners[key] != c.event.id) for c, key in zip(commands, keys, strict=True)]
 
 
-def _claim_keys(tx: Transaction, hashes: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], bool]:
+def _claim_keys(tx: Transaction, keys: list[bytes], commands: Sequence[Accept]) -> tuple[dict[bytes, str], bool]:
     """The event id that owns each key, and whether one of them was taken before this group."""
     owners: dict[bytes, str] = {}
-    for hashed, command in zip(hashes, commands, strict=True):
-        owners.setdefault(hashed, command.event.id)
+    for key, command in zip(keys, commands, strict=True):
+        owners.setdefault(key, command.event.id)
+    before = _known_by_hash(tx, list(owners))
+    owners |= before
     at = commands[0].now or commands[0].event.received_at
-    new = tx.insert_new("idempotency_keys", ("key_hash", "event_id", "created_at"), [(h, e, at) for h, e in owners.items()])
+    new = tx.insert_new("idempotency_keys", ("key", "event_id", "created_at"), [(key, e, at) for key, e in owners.items()])
     if new == len(owners):
-        return owners, False
-    condition, parameters = tx.any_of("key_hash", list(owners))
-    return dict(tx.rows(f"select key_hash, event_id from idempotency_keys where {condition}", parameters)), True
+        return owners, bool(before)
+    condition, parameters = tx.any_of("key", list(owners))
+    return dict(tx.rows(f"select key, event_id from idempotency_keys where {condition}", parameters)), True
+
+
+def _known_by_hash(tx: Transaction, keys: list[bytes]) -> dict[bytes, str]:
+    """Which of these keys were taken before schema 0007, and by which events."""
+    if not tx.rows("select 1 from idempotency_hashes limit 1"):
+        return {}
+    of_hash = {key[-HASH_BYTES:]: key for key in keys}
+    condition, parameters = tx.any_of("key_hash", list(of_hash))
+    return {of_hash[h]: e for h, e in tx.rows(f"select key_hash, event_id from idempotency_hashes where {condition}", parameters)}
 
 
 def _not_there(tx: Transaction, commands: Sequence[Accept]) -> list[Accept]:
@@ -299,10 +322,9 @@ def _are_plain(deliveries: Sequence[NewDelivery]) -> bool:
 
 def _webhook_row(e: EventRecord, r: RequestRecord) -> Row:
     """In the order of `accepting.WEBHOOK_COLUMNS`."""
-    hashed = key_hash(e.source, e.key)
     return (
         e.id, e.received_at, r.id, r.source, r.method, r.url, r.headers, r.body, r.secret_index, e.name, e.key,
-        hashed, e.occurred_at, e.attributes, e.data_path, e.data, e.traceparent,
+        kept_key(e.source, e.key), e.occurred_at, e.attributes, e.data_path, e.data, e.traceparent,
     )  # fmt: skip
 
 

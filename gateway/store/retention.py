@@ -22,11 +22,14 @@ from gateway.store.reads import Record
 from gateway.store.stats import MINUTE_US
 
 PAGE = 500
-LAST_HASH = b"\xff" * 17
+LAST_KEY = b"\xff" * 17
 STATS_KEPT: Micros = 30 * DAY
 
 # What goes with a run, by its id. A new table of what belongs to runs is added here, and nowhere else.
 PARTS_OF_RUNS = ("run_logs", "attempts", "steps", "step_attempts", "waits", "progress")
+
+Keys = Literal["idempotency_keys", "idempotency_hashes"]
+_KEY_COLUMNS: Mapping[Keys, str] = {"idempotency_keys": "key", "idempotency_hashes": "key_hash"}
 
 
 class Ages(msgspec.Struct, frozen=True):
@@ -64,10 +67,11 @@ _FAILED = (
 )
 _TOO_YOUNG = "(r.outcome is null or r.finished_at >= case r.outcome when 'failed' then ? else ? end)"
 _KEPT = f"select d.event_id from deliveries d join runs r on r.id = d.run_id where {_TOO_YOUNG} and d.event_id in"
-_KEYS = (
-    "select k.key_hash as id, k.created_at, (select id from events where events.id = k.event_id) as event from idempotency_keys k"
-    " where k.key_hash > ? and k.key_hash <= ? order by k.key_hash limit ?"
-)
+_KEYS: Mapping[Keys, str] = {
+    table: f"select k.{column} as id, k.created_at, (select id from events where events.id = k.event_id) as event from {table} k"
+    f" where k.{column} > ? and k.{column} <= ? order by k.{column} limit ?"
+    for table, column in _KEY_COLUMNS.items()
+}
 
 
 def old_events(database: Database, limits: Cutoffs) -> Iterator[list[str]]:
@@ -89,16 +93,17 @@ def _old(database: Database, limits: Cutoffs, event_ids: list[str]) -> list[str]
     return [id_ for id_ in event_ids if id_ not in kept]
 
 
-def old_keys(database: Database, limits: Cutoffs) -> Iterator[list[tuple[bytes, Micros]]]:
+def old_keys(database: Database, limits: Cutoffs, table: Keys) -> Iterator[list[tuple[bytes, Micros]]]:
     """Idempotency keys that may go, a page at a time, whose events have gone before.
 
-    Keys are hashes: the look through all of them begins at any one, so that one that is often interrupted still gets around.
+    The look through all of them begins at any one, so that one that is often interrupted still gets around: where keys are in no
+    order of time, they are hashes or mostly hexadecimal.
     """
     if not limits.keys:
         return
-    start = secrets.token_bytes(16)
-    for after, up_to in ((start, LAST_HASH), (b"", start)):
-        for page in _pages(database, _KEYS, after, up_to):
+    start = secrets.token_hex(8).encode() if table == "idempotency_keys" else secrets.token_bytes(16)
+    for after, up_to in ((start, LAST_KEY), (b"", start)):
+        for page in _pages(database, _KEYS[table], after, up_to):
             yield [(bytes(row["id"]), row["created_at"]) for row in page if row["created_at"] < limits.keys and not row["event"]]
 
 
@@ -172,8 +177,9 @@ def _events_of_old_runs(tx: Transaction, runs: Mapping[str, str], limits: Cutoff
 
 
 class RemoveKeys(Command[Removed], frozen=True):
-    """Forget idempotency keys, by hash and when they were made."""
+    """Forget idempotency keys, by what is kept of them and when they were made."""
 
+    table: Keys
     keys: tuple[tuple[bytes, Micros], ...]
 
     @classmethod
@@ -182,7 +188,7 @@ class RemoveKeys(Command[Removed], frozen=True):
 
 
 def _remove_keys(tx: Transaction, c: RemoveKeys) -> int:
-    return len(tx.delete("idempotency_keys", ("key_hash", "created_at"), c.keys))
+    return len(tx.delete(c.table, (_KEY_COLUMNS[c.table], "created_at"), c.keys))
 
 
 Oldest = Literal["quarantined", "duplicate", "answers", "run_keys", "stats"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Index, LargeBinary, text
+from sqlalchemy import CheckConstraint, Index, LargeBinary, PrimaryKeyConstraint, text
 from sqlmodel import BigInteger, Column, Field, SQLModel
 
 
@@ -79,9 +79,22 @@ class RequestTable(SQLModel, table=True):
 
 
 class IdempotencyKeyTable(SQLModel, table=True):
-    """Which event a (source, key) became; narrow and apart, so that events can go and the key still holds."""
+    """Which event a (source, key) became; narrow and apart, so that events can go and the key still holds.
+
+    `key`: see `inbox.kept_key`.
+    """
 
     __tablename__ = "idempotency_keys"
+    __table_args__ = (PrimaryKeyConstraint("key", name="idempotency_keys_by_key"), {"sqlite_with_rowid": False})
+    key: bytes = Field(sa_column=Column(LargeBinary, nullable=False))
+    event_id: str
+    created_at: int = Field(sa_type=BigInteger)
+
+
+class IdempotencyHashTable(SQLModel, table=True):
+    """The keys of before schema 0007, by their hashes alone. No row is added, and what is old goes."""
+
+    __tablename__ = "idempotency_hashes"
     __table_args__ = ({"sqlite_with_rowid": False},)
     key_hash: bytes = Field(sa_column=Column(LargeBinary, primary_key=True))
     event_id: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gateway.ids import new_id
-from gateway.store.inbox import Accept, Accepted, EventRecord, NewDelivery, Once, RequestRecord
+from gateway.store.inbox import Accept, Accepted, EventRecord, NewDelivery, Once, RequestRecord, key_hash
 
 NOW = 1_800_000_000_000_000
 
@@ -89,6 +89,33 @@ def test_g2_new_ones_and_duplicates_of_all_kinds_in_one_group_are_told_apart(sto
     assert rows(store, "select status, count(*) as n from requests group by status order by status") == [("accepted", 6), ("duplicate", 4)]
     assert rows(store, "select count(*) as n from runs") == rows(store, "select count(*) as n from queue") == [(5,)]
     assert rows(store, "select skip_reason from deliveries where run_id is null") == [("idempotent",)]
+
+
+def test_g2_keys_that_begin_alike_or_hold_anything_are_told_apart(store):
+    keys = [*(f"evt_1NG8Du2eZvKYlo2C{end}" for end in ("", "UI79vXWy", "UI79vXWz")), "e", "é" * 16, "é" * 17, "\uffff", "漢" * 40]
+    group = [accept(key, run("f")) for key in keys]
+    assert not any(accepted.duplicate for accepted in committed(store, *group))
+    again = committed(store, *[accept(key, run("f")) for key in keys])
+    assert again == [Accepted(first.event.id, True) for first in group]
+
+
+def test_g2_what_was_kept_before_schema_0007_is_still_known(store):
+    first, second = accept("old 1", run("f")), accept("old 2", run("f"))
+    committed(store, first, second)
+    with store.database.transaction() as tx:
+        tx.rows("delete from idempotency_keys returning key")
+        old = [(key_hash("shop", c.event.key), c.event.id, NOW) for c in (first, second)]
+        tx.insert("idempotency_hashes", ("key_hash", "event_id", "created_at"), old)
+    new = accept("new", run("f"))
+    group = [new, accept("old 1", run("f")), accept("new", run("f")), accept("old 1", run("f"))]
+    assert committed(store, *group) == [
+        Accepted(new.event.id, False),
+        Accepted(first.event.id, True),
+        Accepted(new.event.id, True),
+        Accepted(first.event.id, True),
+    ]
+    assert committed(store, second) == [Accepted(second.event.id, False)]  # the same command, whose answer got lost
+    assert rows(store, "select count(*) as n from events") == rows(store, "select count(*) as n from runs") == [(3,)]
 
 
 def test_g3_a_group_that_is_repeated_because_its_answer_got_lost_makes_nothing_twice(store):
