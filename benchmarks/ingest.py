@@ -33,21 +33,22 @@ def main(count: int = 30_000) -> None:
 
 def _ingest(name: str, made: Site, count: int) -> None:
     with baseline("litestar") as bare, baseline("json") as json:
-        ports = [bare, json, made.port]
-        for port in ports:
-            drive(port, requests(500, PATH, "warm"))
-        loads: dict[int, list[Load]] = {port: [] for port in ports}
+        turns = {"bare": bare, "json": json, "full": made.port, "scattered": made.port}
+        for port in turns.values():
+            drive(port, requests(500, PATH, "warm", scattered=True))
+        loads: dict[str, list[Load]] = {name: [] for name in turns}
         for n in range(ROUNDS):
-            for port in ports:
-                loads[port].append(drive(port, requests(count // ROUNDS, PATH, f"{port}-{n}")))
-    full = loads[made.port]
-    show(f"{name}: Litestar @post no-op that never looks at the body", rate(loads[bare]), "/s")
-    show(f"{name}: Litestar @post no-op that takes the body as JSON", rate(loads[json]), "/s")
-    note = f"{rate(full) / rate(loads[bare]):.2f} and {rate(full) / rate(loads[json]):.2f} of these no-ops"
-    show(f"{name}: webhooks accepted", rate(full), "/s", note)
+            for turn, port in turns.items():
+                loads[turn].append(drive(port, requests(count // ROUNDS, PATH, f"{port}-{n}", scattered=turn == "scattered")))
+    full, scattered = loads["full"], loads["scattered"]
+    show(f"{name}: Litestar @post no-op that never looks at the body", rate(loads["bare"]), "/s")
+    show(f"{name}: Litestar @post no-op that takes the body as JSON", rate(loads["json"]), "/s")
+    for accepted, ids in ((full, "ids that count up"), (scattered, "ids at random")):
+        note = f"{rate(accepted) / rate(loads['bare']):.2f} and {rate(accepted) / rate(loads['json']):.2f} of these no-ops"
+        show(f"{name}: webhooks accepted, {ids}", rate(accepted), "/s", note)
     half = drive(made.port, requests(count // 2, PATH, "half"), rate=rate(full) / 2)
     show(f"{name}: p99 at half that load", half.p99_ms, "ms", f"{half.p99_ms / half.median_ms:.1f} times the median")
-    refused = sum(load.refused for load in [*full, half])
+    refused = sum(load.refused for load in [*full, *scattered, half])
     if refused:
         print(f"{refused} REQUESTS WERE REFUSED:", made.log("gateway")[-2000:])
 

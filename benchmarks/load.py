@@ -9,6 +9,7 @@ import asyncio
 import hashlib
 import hmac
 import json
+import secrets
 import time
 from dataclasses import dataclass
 
@@ -28,12 +29,12 @@ class Load:
     refused: int
 
 
-def requests(count: int, path: str, prefix: str) -> list[bytes]:
-    """`count` HTTP requests, each with an id of its own, signed."""
+def requests(count: int, path: str, prefix: str, *, scattered: bool = False) -> list[bytes]:
+    """`count` HTTP requests, each with an id of its own, signed; ids count up, or have nothing to do with one another."""
     now, made = int(time.time()), list[bytes]()
     pad = "x" * 1500
     for n in range(count):
-        event = {"id": f"evt_{prefix}_{n}", "object": "event", "type": "charge.succeeded", "created": now, "livemode": False}
+        event = {"id": f"evt_{secrets.token_hex(12) if scattered else f'{prefix}_{n}'}", "object": "event", "type": "charge.succeeded", "created": now, "livemode": False}
         body = json.dumps({**event, "data": {"object": {"id": "in_1", "pad": pad}}}).encode()
         digest = hmac.new(SECRET.encode(), b"%d." % now + body, hashlib.sha256).hexdigest()
         head = (
