@@ -34,7 +34,13 @@ def requests(count: int, path: str, prefix: str, *, scattered: bool = False) -> 
     now, made = int(time.time()), list[bytes]()
     pad = "x" * 1500
     for n in range(count):
-        event = {"id": f"evt_{secrets.token_hex(12) if scattered else f'{prefix}_{n}'}", "object": "event", "type": "charge.succeeded", "created": now, "livemode": False}
+        event = {
+            "id": f"evt_{secrets.token_hex(12) if scattered else f'{prefix}_{n}'}",
+            "object": "event",
+            "type": "charge.succeeded",
+            "created": now,
+            "livemode": False,
+        }
         body = json.dumps({**event, "data": {"object": {"id": "in_1", "pad": pad}}}).encode()
         digest = hmac.new(SECRET.encode(), b"%d." % now + body, hashlib.sha256).hexdigest()
         head = (
