@@ -14,6 +14,8 @@ from pathlib import Path
 from gateway.errors import Unavailable
 
 COPY_ROWS = 1_000
+COPY_ROWS_BUSY = 4_000
+BUSY_COMMANDS = 16
 LOG_ROWS = 64_000
 LOG_BYTES = 192 << 20
 
@@ -47,11 +49,11 @@ class WrittenFile:
                 raise Unavailable(f"SQLite: {path.name} {error.strerror}", state="unreachable") from error
             undo.pop_all()
 
-    def after_commit(self) -> None:
+    def after_commit(self, commands: int) -> None:
         """Checkpoint off the commit path: bit by bit beside it, and, when the log is long enough, the rest in the writer's turn.
 
-        Small bits, because a commit waits for the disk behind them. The turn follows one of them at once, for then next to nothing
-        is left for it.
+        Small bits, because a commit waits for the disk behind them; larger ones while so much comes that it waits anyway, for then what
+        is written again and again is copied once. The turn follows one of them at once, for then next to nothing is left for it.
         """
         if self._copying is not None and self._copying.is_alive():
             return
@@ -60,7 +62,7 @@ class WrittenFile:
             self._copying = None
             if changes - self._begun_at > LOG_ROWS or self._log_is_long():
                 self._begin_log_anew(self.connection)
-        elif changes - self._copied_at >= COPY_ROWS:
+        elif changes - self._copied_at >= (COPY_ROWS if commands < BUSY_COMMANDS else COPY_ROWS_BUSY):
             self._copied_at = changes
             self._copying = threading.Thread(target=self._copy, name="checkpoint", daemon=True)
             self._copying.start()

@@ -87,8 +87,8 @@ class Database(Protocol):
         """Rows of one read statement, by column name; from any thread."""
         ...
 
-    def after_commit(self) -> None:
-        """Housekeeping between transactions, in the writer's turn."""
+    def after_commit(self, commands: int) -> None:
+        """Housekeeping between transactions, in the writer's thread; the last one was of so many commands."""
         ...
 
     def wake(self) -> None:

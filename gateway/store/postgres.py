@@ -271,7 +271,7 @@ class Postgres:
             while True:
                 self._idle.get_nowait().close()
 
-    def after_commit(self) -> None:
+    def after_commit(self, commands: int) -> None:
         return
 
     def wake(self) -> None:

@@ -218,9 +218,9 @@ class SQLite:
             self._readers.connection, self._readers.file = connection, file
         return connection
 
-    def after_commit(self) -> None:
+    def after_commit(self, commands: int) -> None:
         if self._written is not None:
-            self._written.after_commit()
+            self._written.after_commit(commands)
 
     def wake(self) -> None:
         # Polling finds what a lost wake-up did not, when there are no more files to be opened.

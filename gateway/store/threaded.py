@@ -88,7 +88,7 @@ class ThreadJournal(Journal):
             self.health.note(outcomes)
             _complete([future for _, future in group], outcomes)
             self._waker.committed(commands)
-            self._database.after_commit()
+            self._database.after_commit(len(commands))
 
 
 def _complete(futures: Sequence[AnyFuture], outcomes: Sequence[Outcome]) -> None:

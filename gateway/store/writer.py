@@ -65,7 +65,7 @@ class Writer:
             self._since = None
             self._send([(number, *_portable(outcome)) for (number, _), outcome in zip(taken, outcomes, strict=True)])
             waker.committed(group)
-            self._database.after_commit()
+            self._database.after_commit(len(group))
         waker.close()
         self._database.close()
 
