@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway import settings
-from gateway.api import events, inbound, listener, schemas, server
+from gateway.api import events, inbound, listener, protocol, schemas
 from gateway.core.states import diagram
 from gateway.engine import local, runlog
 from gateway.errors import SettingsError, StoreState
@@ -133,7 +133,7 @@ def test_every_limit_is_the_one_that_the_code_has():
     assert limits == {
         "body of a webhook or call": f"`TIDEGATE_MAX_BODY_BYTES`, {Settings.max_body_bytes >> 20} MiB",
         "line and headers of a request": f"{inbound.MAX_HEAD_BYTES >> 10} KiB",
-        "time for a body": f"{server.BODY_SECONDS:g} seconds",
+        "time for a body": f"{protocol.BODY_SECONDS:g} seconds",
         "connections of a gateway": f"{listener.MOST_CONNECTIONS:,}; fewer where the limit of open files is lower",
         "events in an array": f"{events.MAX_BATCH:,}",
         "commands that wait to be written": f"{journal.MAX_QUEUED:,}",

@@ -171,11 +171,11 @@ def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 
 TIGHT = """
-import gateway.api.server
+import gateway.api.protocol
 import gateway.store.journal
 
-gateway.api.server.HEAD_SECONDS = 1.0
-gateway.api.server.BODY_SECONDS = 0.3
+gateway.api.protocol.HEAD_SECONDS = 1.0
+gateway.api.protocol.BODY_SECONDS = 0.3
 gateway.store.journal.MAX_QUEUED = 12
 """
 

@@ -71,6 +71,29 @@ def test_g7_an_upgrade_gets_nobody_in_and_moves_no_bytes_to_another_request(tigh
     assert [status for status, _ in answers(tight, websocket, count=1)] == [401]
 
 
+def test_what_came_whole_is_answered_before_the_garbage_behind_it(tight):
+    parts = webhook("evt_before_garbage"), call("GET", "/healthz"), webhook("evt_last_before_garbage")
+    got = answers(tight, b"".join(parts) + b"\x16\x03\x01 garbage\r\n\r\n", count=4)
+    assert [status for status, _ in got] == [200, 200, 200, 400]
+    assert tight.get(f"/events/{json.loads(got[2][1])['id']}")
+    connect = b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n"
+    assert [status for status, _ in answers(tight, webhook("evt_before_connect") + connect, count=2)] == [200, 405]
+
+
+@pytest.mark.parametrize(("path", "status"), [("stripe", 413), ("nobody", 404)])
+def test_a_refusal_reaches_who_still_sends(tight, path, status):
+    head = f"POST /webhooks/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n".encode()
+    assert [found for found, _ in answers(tight, head, b"x" * 10_000_000, b"x" * 10_000_000, count=1)] == [status]
+
+
+def test_g2_what_is_pipelined_behind_a_request_that_ends_the_connection_is_not_taken(tight):
+    behind = webhook("evt_not_taken")
+    ending = call("POST", "/webhooks/stripe", "Connection: close\r\nContent-Encoding: br\r\n", b"x")
+    assert [status for status, _ in answers(tight, ending + behind, count=1)] == [415]
+    [(status, body)] = answers(tight, behind, count=1)
+    assert (status, json.loads(body)["duplicate"]) == (200, False)
+
+
 def test_who_waits_for_our_answer_is_not_timed(tmp_path, postgres_url):
     (tmp_path / "tight").mkdir()
     (tmp_path / "tight" / "limits.py").write_text(TIGHT)

@@ -1,0 +1,329 @@
+"""One HTTP connection: uvicorn's protocol on httptools, with the bounds that a door to the internet needs and uvicorn lacks."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any, Literal, cast
+from urllib.parse import unquote
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Reply, Webhook
+from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
+from gateway.ids import new_id
+
+HEAD_SECONDS = 10.0
+KEEP_ALIVE_SECONDS = 5.0
+BODY_SECONDS = 30.0
+LINGER_SECONDS = 2.0
+MOST_PIPELINED = 100
+
+
+class Protocol(HttpToolsProtocol):
+    """One connection. What its peer is to do next is `awaited`, or the connection ends: to send a head within HEAD_SECONDS and
+    MAX_HEAD_BYTES, a body within BODY_SECONDS, and to read what it asked for.
+
+    All connections share `awaited`: until when, the longest awaited first. Beyond `most` of them, that one makes room.
+    """
+
+    def __init__(self, door: Door, awaited: dict[Protocol, float], most: int, **rest: Any) -> None:
+        super().__init__(**rest)
+        self._door = door
+        self._awaited = awaited
+        self._most = most
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        self.arriving: Literal["head", "body"] | None = "head"
+        self.beside_body = 0
+        self._moved = self._lingering = False
+        self._refusal: str | None = None
+        self._upgrades: list[tuple[bytes, bytes]] | None = None
+        self._out = _Coalesced(transport, self.loop)
+        super().connection_made(cast(asyncio.Transport, self._out))
+        self._turn()
+        if len(self.connections) > self._most:
+            longest = next(iter(self._awaited))
+            longest.end("overloaded")
+            longest.transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._awaited.pop(self, None)
+        super().connection_lost(exc)
+        if isinstance(self.cycle, Webhook):
+            self.cycle.drop()
+
+    def on_message_begin(self) -> None:
+        self.url, self.headers, self.expect_100_continue = b"", [], False
+        if self.arriving is None:
+            self.arriving, self._moved = "head", True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes after a chunked body is no header: nothing there may sign or authorise, and nothing is kept.
+        if self.arriving == "head":
+            name = name.lower()
+            self.headers.append((name, value))
+            if name == b"expect" and value.lower() == b"100-continue":
+                self.expect_100_continue = True
+
+    def on_headers_complete(self) -> None:
+        if self._is_deaf():  # what was pipelined behind a request that ends the connection
+            return
+        parser: Any = self.parser
+        if parser.should_upgrade():
+            self._upgrades = self.headers
+            return
+        if self._upgrades is not None:
+            self.headers, self._upgrades = self._upgrades, None
+        self.arriving, self.beside_body, self._moved = "body", 0, True
+        url: Any = httptools.parse_url(self.url)
+        path = unquote(url.path.decode("ascii"))
+        if path.startswith(PREFIX):
+            self._on_webhook(path, url.path if url.query is None else url.path + b"?" + url.query)
+        else:
+            self._on_other()
+        if len(self.pipeline) > MOST_PIPELINED:
+            self.refuse("overloaded")
+            raise OverflowError("too many requests that wait for one another")  # the parser is to stop here
+
+    def _on_webhook(self, path: str, target: bytes) -> None:
+        parser: Any = self.parser
+        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        method = parser.get_method().decode()
+        head = Head(method, path, target.decode("latin-1"), self.headers, self.expect_100_continue, keep_alive)
+        webhook = Webhook(self._door, head, self._reply)
+        before: Any = self.cycle
+        self.cycle = cast(Any, webhook)
+        if before is None or before.response_complete:
+            self._begin(webhook)
+        else:
+            self.flow.pause_reading()
+            self.pipeline.appendleft((self.cycle, cast(Any, None)))
+
+    def _on_other(self) -> None:
+        """What uvicorn does when a message begins, and when its head is complete."""
+        url, headers, expects = self.url, self.headers, self.expect_100_continue
+        super().on_message_begin()
+        self.url, self.expect_100_continue = url, expects
+        self.headers += headers
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle | Webhook, app: Any) -> None:
+        if isinstance(cycle, Webhook):
+            # Not at once: as many as are pipelined would be inside of one another.
+            self.loop.call_soon(self._begin, cycle)
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begin(self, webhook: Webhook) -> None:
+        webhook.begin()
+        if webhook.head.expects and webhook.wanted:
+            self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _reply(self, webhook: Webhook, reply: Reply) -> None:
+        if self._is_over():
+            return
+        closes = reply.close or not webhook.keep_alive
+        end = b"connection: close\r\n\r\n" if closes else b"\r\n"
+        self._out.write_at_once(reply.head + end + (b"" if webhook.head.method == "HEAD" else reply.body))
+        if closes:
+            self._close()
+        self.on_response_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self.beside_body = 0
+        if isinstance(self.cycle, Webhook):
+            self.cycle.take(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self._upgrades is not None:
+            return
+        self.arriving, self.beside_body, self._moved = None, 0, True
+        if isinstance(self.cycle, Webhook):
+            self.cycle.complete()
+        else:
+            super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        # As uvicorn's, without its timer for every answer: what is awaited is swept.
+        self.server_state.total_requests += 1
+        if self._is_over():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._refusal is not None:
+            self._refuse_now(self._refusal)
+            return
+        self._turn()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._turn()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._turn()
+
+    def _turn(self) -> None:
+        """Await what the peer is to do next, unless it is our turn: it waits for an answer, or behind one that is not there yet."""
+        self._moved = False
+        if self._lingering:
+            return
+        self._awaited.pop(self, None)
+        cycle: Any = self.cycle
+        answered = cycle is None or cycle.response_complete
+        if self.flow.write_paused:
+            seconds = BODY_SECONDS
+        elif self.arriving == "body":
+            seconds = None if self.pipeline else BODY_SECONDS
+        elif not answered:
+            seconds = None
+        else:
+            seconds = HEAD_SECONDS if self.arriving == "head" else KEEP_ALIVE_SECONDS
+        if seconds is not None and not self.transport.is_closing():
+            self._awaited[self] = self.loop.time() + seconds
+
+    def end(self, code: str) -> None:
+        """End a connection that was awaited: with a problem, where one can still be told."""
+        del self._awaited[self]
+        if self._lingering or self.flow.write_paused:
+            self.transport.abort()
+        elif self.arriving != "head" and self.cycle.response_started:
+            self.transport.close()
+        else:
+            self.refuse(code)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of a request, of which heads, chunk extensions and trailers are bounded: the body's are where it is read."""
+        if self._is_deaf():
+            return
+        self.beside_body += len(data)
+        self._parse(data)
+        if self.beside_body > MAX_HEAD_BYTES:
+            self.refuse("headers_too_large")
+        elif isinstance(self.cycle, Webhook) and self.cycle.wanted:
+            self.cycle.wait()
+        if self._moved:
+            self._turn()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            while not self._is_deaf():
+                try:
+                    self.parser.feed_data(data)
+                    return
+                except httptools.HttpParserUpgrade as upgrade:
+                    data = self._head_without_upgrade() + data[upgrade.args[0] :]
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error))
+
+    def _head_without_upgrade(self) -> bytes:
+        """What the parser is to read of a request in the place of its head. A server may ignore that a client would rather speak
+        another protocol (https://www.rfc-editor.org/rfc/rfc9110#name-upgrade), as Java's does on plain http, and httptools would
+        take all that follows for that one."""
+        parser: Any = self.parser
+        method, version = parser.get_method(), parser.get_http_version().encode()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        if method == b"CONNECT":
+            self.refuse("method_not_allowed")
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self._upgrades or ():
+            if name == b"connection" and b"close" in value.lower():
+                lines.append(b"connection: close")
+            elif name in (b"content-length", b"transfer-encoding", b"expect"):
+                lines.append(name + b": " + value)
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def send_400_response(self, msg: str) -> None:
+        """End the connection with a problem: what it sent is no HTTP, or there was no memory to read it."""
+        error = sys.exc_info()[1]
+        self.refuse("overloaded" if error is not None and isinstance(error.__context__, MemoryError) else "unreadable")
+
+    def refuse(self, code: str) -> None:
+        """End the connection with a problem: what it sent is no request yet. What it has asked before is answered first."""
+        if self._is_over():
+            return
+        cycle: Any = self.cycle
+        if self.arriving == "body" or cycle is None or cycle.response_complete:
+            self._refuse_now(code)
+        else:
+            self._refusal = code
+
+    def _refuse_now(self, code: str) -> None:
+        request_id, (status, title, _) = new_id("req"), PROBLEMS[code]
+        body = problem(code, request_id)
+        lines = [
+            f"HTTP/1.1 {status} {title}",
+            f"content-type: {MEDIA_TYPE}",
+            f"content-length: {len(body)}",
+            f"x-request-id: {request_id}",
+            *(["retry-after: 1"] if status == 503 else []),
+            "connection: close",
+            "\r\n",
+        ]
+        self.transport.write("\r\n".join(lines).encode() + body)
+        self._close()
+
+    def _close(self) -> None:
+        """Behind the last answer. Where a peer is in the middle of something, the rest is read and thrown away for LINGER_SECONDS:
+        closing with bytes unread resets the connection, and the answer is lost with it
+        (https://www.rfc-editor.org/rfc/rfc9112#name-tear-down)."""
+        if self.arriving is None:
+            self.transport.close()
+            return
+        self._lingering = True
+        self._awaited.pop(self, None)
+        self._awaited[self] = self.loop.time() + LINGER_SECONDS
+        self._out.write_eof()
+
+    def _is_over(self) -> bool:
+        """Whether nothing is to be answered any more."""
+        return self._lingering or self.transport.is_closing()
+
+    def _is_deaf(self) -> bool:
+        """Whether nothing that comes is read any more."""
+        return self._refusal is not None or self._is_over()
+
+
+class _Coalesced:
+    """A transport that sends what is written in one turn of the loop at once: uvicorn writes head and body apart, and on
+    a small response the second system call costs as much as all of its Python."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._parts: list[bytes] = []
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def write_at_once(self, data: bytes) -> None:
+        """Write a whole response: it need not wait for more."""
+        if self._parts:
+            self.write(data)
+        else:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def write_eof(self) -> None:
+        self._flush()
+        self._transport.write_eof()
+
+    def _flush(self) -> None:
+        parts, self._parts = self._parts, []
+        if parts and not self._transport.is_closing():
+            self._transport.write(b"".join(parts))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
