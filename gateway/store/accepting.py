@@ -1,6 +1,6 @@
 """Accepting what is new on PostgreSQL, in one statement for a whole group, which is less work at both ends than one for each
-table. What is not so is left out, and takes the long way: a duplicate, an event that something may wait for, and all of them while
-there are keys of before schema 0007.
+table. What is not so is left out, and takes the long way: a duplicate, what is known by a key of before schema 0007, and an event that
+something may wait for.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ with given as materialized (
         event_id, received_at, request_id, source, method, url, secret_index, name, key, occurred_at, data_path, traceparent,
         headers, body, kept_key, attributes, data
     )
-    where not exists (select from wait_paths where wait_paths.name = given.name) and not exists (select from idempotency_hashes)
+    where not exists (select from wait_paths where wait_paths.name = given.name)
+    and not exists (select from idempotency_hashes where key_hash = substr(given.kept_key, length(given.kept_key) - 15))
 ),
 -- In one order for all writers: two gateways with the same keys must not wait for each other in a circle.
 claimed as (
