@@ -144,7 +144,7 @@ class SchemaMismatch(OperatorError):
 
 StoreState = Literal[
     "unreachable", "stalled", "locked", "conflict", "disk_full", "read_only", "io_error", "corrupt", "too_many_connections", "overloaded",
-    "writer_ended",
+    "writer_ended", "other_schema",
 ]  # fmt: skip
 
 # What whoever runs Tidegate should know and do, for each state the store can be in.
@@ -160,6 +160,7 @@ STORE_REMEDIES: Mapping[StoreState, str] = {
     "too_many_connections": "The database server has no connection left: end other clients, or raise max_connections.",
     "overloaded": "Too much is waiting to be written.",
     "writer_ended": "The process by which a gateway writes has ended and is started again; was it killed for want of memory?",
+    "other_schema": "The database was migrated by another version of Tidegate: start that version in the place of this one.",
 }
 
 

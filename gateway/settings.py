@@ -23,6 +23,11 @@ _SECRET = re.compile(r"([A-Z0-9_]+)_WEBHOOK_SECRET")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
 
+def secret_variable(name: str) -> str:
+    """The environment variable that makes a provider's source, such as `STRIPE_WEBHOOK_SECRET`."""
+    return f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
     """A source as configured: its name, provider, live secrets (newest first) and where that was written."""

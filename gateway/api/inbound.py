@@ -16,6 +16,7 @@ from gateway.sdk.scheme import Inbound
 
 MOST_COMING = 4  # bodies of the largest size
 MAX_HEAD_BYTES = 65_536
+MOST_INSTANCE = 1_000
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -69,6 +70,10 @@ class Door:
         self.max_body_bytes = max_body_bytes
         self.coming = 0
 
+    def is_full(self) -> bool:
+        """Whether no more of what is not whole yet may be kept."""
+        return self.coming > self.max_body_bytes * MOST_COMING
+
 
 class Webhook:
     """One request under `/webhooks/`, in the place of uvicorn's cycle, which speaks ASGI: without its messages, and without a
@@ -95,7 +100,7 @@ class Webhook:
 
     def begin(self) -> None:
         """Its turn has come."""
-        source = self._door.receiver.source(self.head.path.removeprefix(PREFIX).rstrip("/"))
+        source = self._door.receiver.source(self.head.path.removeprefix(PREFIX).removesuffix("/"))
         if source is None:
             self._answer(UNKNOWN_SOURCE)
             return
@@ -132,7 +137,7 @@ class Webhook:
         together."""
         more, self._counted = self._size - self._counted, self._size
         self._door.coming += more
-        if more and self._door.coming > self._door.max_body_bytes * MOST_COMING:
+        if more and self._door.is_full():
             self._refuse("overloaded")
 
     def complete(self) -> None:
@@ -189,7 +194,7 @@ def _reply(answer: Answer, request_id: str, path: str) -> Reply:
     if answer.code is None:
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\nx-request-id: %b\r\n"
         return Reply(head % (len(answer.body), request_id.encode()), answer.body, close=False)
-    body = problem(answer.code, request_id, instance=path)
+    body = problem(answer.code, request_id, instance=path if len(path) <= MOST_INSTANCE else "")
     lines = [
         f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}",
         f"content-type: {MEDIA_TYPE}",

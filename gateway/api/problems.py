@@ -132,7 +132,7 @@ def _explain(error: Exception, request: Request[Any, Any, Any]) -> tuple[str, st
         return "unreadable", None, []
     if isinstance(error, HTTPException) and error.status_code < 500:
         code = _BY_STATUS.get(error.status_code, "invalid_request")
-        return code, None if code in ("not_found", "method_not_allowed") else error.detail, []
+        return code, None if code in ("not_found", "method_not_allowed", "too_large") else error.detail, []
     return "internal", None, []
 
 

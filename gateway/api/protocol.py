@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Reply, Webhook
@@ -20,12 +22,17 @@ BODY_SECONDS = 30.0
 LINGER_SECONDS = 2.0
 MOST_PIPELINED = 100
 
+Cycle = RequestResponseCycle | Webhook
+
 
 class Protocol(HttpToolsProtocol):
     """One connection. What its peer is to do next is `awaited`, or the connection ends: to send a head within HEAD_SECONDS and
     MAX_HEAD_BYTES, a body within BODY_SECONDS, and to read what it asked for.
 
     All connections share `awaited`: until when, the longest awaited first. Beyond `most` of them, that one makes room.
+
+    Requests that are pipelined are answered one by one: `_active` is the one whose turn it is, `cycle` the one that came last. While
+    others wait behind it, or answers are not read, nothing more is read.
     """
 
     def __init__(self, door: Door, awaited: dict[Protocol, float], most: int, **rest: Any) -> None:
@@ -37,25 +44,31 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.arriving: Literal["head", "body"] | None = "head"
         self.beside_body = 0
-        self._moved = self._lingering = False
+        self._head_size = self._held = 0
+        self._moved = self._lingering = self._stalled = False
         self._refusal: str | None = None
+        self._active: Cycle | None = None
         self._upgrades: list[tuple[bytes, bytes]] | None = None
-        self._out = _Coalesced(transport, self.loop)
+        self._out = _Coalesced(transport, self.loop, self._close)
         super().connection_made(cast(asyncio.Transport, self._out))
+        self.flow = _Flow(cast(asyncio.Transport, self._out), self._rests)
         self._turn()
         if len(self.connections) > self._most:
             longest = next(iter(self._awaited))
             longest.end("overloaded")
-            longest.transport.close()
+            longest._out.close_at_once()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._lingering = True
         self._awaited.pop(self, None)
         super().connection_lost(exc)
-        if isinstance(self.cycle, Webhook):
-            self.cycle.drop()
+        self._drop_all()
+        # A connection and its requests hold each other; what they hold is let go at once.
+        self.cycle = cast(Any, None)
+        self._active = None
 
     def on_message_begin(self) -> None:
-        self.url, self.headers, self.expect_100_continue = b"", [], False
+        self.url, self.headers, self.expect_100_continue, self._head_size = b"", [], False, 0
         if self.arriving is None:
             self.arriving, self._moved = "head", True
 
@@ -63,6 +76,7 @@ class Protocol(HttpToolsProtocol):
         # What comes after a chunked body is no header: nothing there may sign or authorise, and nothing is kept.
         if self.arriving == "head":
             name = name.lower()
+            self._head_size += len(name) + len(value)
             self.headers.append((name, value))
             if name == b"expect" and value.lower() == b"100-continue":
                 self.expect_100_continue = True
@@ -76,6 +90,8 @@ class Protocol(HttpToolsProtocol):
             return
         if self._upgrades is not None:
             self.headers, self._upgrades = self._upgrades, None
+        if self._head_size + len(self.url) > MAX_HEAD_BYTES:
+            self._stop("headers_too_large")
         self.arriving, self.beside_body, self._moved = "body", 0, True
         url: Any = httptools.parse_url(self.url)
         path = unquote(url.path.decode("ascii"))
@@ -84,8 +100,12 @@ class Protocol(HttpToolsProtocol):
         else:
             self._on_other()
         if len(self.pipeline) > MOST_PIPELINED:
-            self.refuse("overloaded")
-            raise OverflowError("too many requests that wait for one another")  # the parser is to stop here
+            self._stop("overloaded")
+
+    def _stop(self, code: str) -> None:
+        """Refuse from within the parser, which is to read no further."""
+        self.refuse(code)
+        raise OverflowError(code)
 
     def _on_webhook(self, path: str, target: bytes) -> None:
         parser: Any = self.parser
@@ -95,9 +115,12 @@ class Protocol(HttpToolsProtocol):
         webhook = Webhook(self._door, head, self._reply)
         before: Any = self.cycle
         self.cycle = cast(Any, webhook)
-        if before is None or before.response_complete:
+        answered = before is None or before.response_complete
+        if answered and not self.flow.write_paused:
+            self._active = webhook
             self._begin(webhook)
         else:
+            self._stalled = answered
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, cast(Any, None)))
 
@@ -109,7 +132,8 @@ class Protocol(HttpToolsProtocol):
         self.headers += headers
         super().on_headers_complete()
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle | Webhook, app: Any) -> None:
+    def _start_asgi_task(self, cycle: Cycle, app: Any) -> None:
+        self._active = cycle
         if isinstance(cycle, Webhook):
             # Not at once: as many as are pipelined would be inside of one another.
             self.loop.call_soon(self._begin, cycle)
@@ -152,21 +176,44 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._is_over():
             return
-        self.flow.resume_reading()
+        self._stalled = self.flow.write_paused
+        if not self._stalled:
+            self._go_on()
+        self._turn()
+
+    def _go_on(self) -> None:
+        """The one whose turn it was has been answered."""
         if self.pipeline:
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refusal is not None:
             self._refuse_now(self._refusal)
-            return
-        self._turn()
+        if not self.pipeline:
+            self._hold(-self._held)
+        self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        self.flow.pause_reading()
         self._turn()
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        if self._stalled and not self._is_over():
+            self._stalled = False
+            self._go_on()
+        self.flow.resume_reading()
         self._turn()
+
+    def _rests(self) -> bool:
+        """Whether nothing more is to be read for now."""
+        return bool(self.pipeline) or self.flow.write_paused
+
+    def _hold(self, size: int) -> None:
+        """Of what is pipelined and waits, as of a body that is not whole, all together must not fill the memory."""
+        self._held += size
+        self._door.coming += size
+        if size > 0 and self._door.is_full():
+            self.refuse("overloaded")
 
     def _turn(self) -> None:
         """Await what the peer is to do next, unless it is our turn: it waits for an answer, or behind one that is not there yet."""
@@ -205,6 +252,8 @@ class Protocol(HttpToolsProtocol):
         self._parse(data)
         if self.beside_body > MAX_HEAD_BYTES:
             self.refuse("headers_too_large")
+        elif self.pipeline:
+            self._hold(len(data))
         elif isinstance(self.cycle, Webhook) and self.cycle.wanted:
             self.cycle.wait()
         if self._moved:
@@ -245,11 +294,19 @@ class Protocol(HttpToolsProtocol):
         self.refuse("overloaded" if error is not None and isinstance(error.__context__, MemoryError) else "unreadable")
 
     def refuse(self, code: str) -> None:
-        """End the connection with a problem: what it sent is no request yet. What it has asked before is answered first."""
-        if self._is_over():
+        """End the connection with a problem, in the place of an answer to what it sends. What it has asked before is answered first."""
+        if self._is_deaf():
             return
         cycle: Any = self.cycle
-        if self.arriving == "body" or cycle is None or cycle.response_complete:
+        if self.pipeline:
+            self._refusal = code
+            if self.arriving == "body":
+                dropped, _ = self.pipeline.popleft()
+                _drop(dropped)
+                self.cycle, self.arriving = cast(Any, self._active), "head"
+        elif self.arriving == "body" and cycle.response_started:
+            self._close()
+        elif self.arriving == "body" or cycle is None or cycle.response_complete:
             self._refuse_now(code)
         else:
             self._refusal = code
@@ -273,13 +330,24 @@ class Protocol(HttpToolsProtocol):
         """Behind the last answer. Where a peer is in the middle of something, the rest is read and thrown away for LINGER_SECONDS:
         closing with bytes unread resets the connection, and the answer is lost with it
         (https://www.rfc-editor.org/rfc/rfc9112#name-tear-down)."""
-        if self.arriving is None:
-            self.transport.close()
+        in_the_middle = self.arriving == "body" or (self.arriving == "head" and self.beside_body > 0)
+        if self._is_over() or not in_the_middle:
+            self._out.close_at_once()
             return
         self._lingering = True
         self._awaited.pop(self, None)
         self._awaited[self] = self.loop.time() + LINGER_SECONDS
+        self._drop_all()
         self._out.write_eof()
+        self.flow.resume_reading()
+
+    def _drop_all(self) -> None:
+        """Nothing that was asked is answered any more."""
+        for cycle in (self._active, self.cycle, *(waiting for waiting, _ in self.pipeline)):
+            if cycle is not None:
+                _drop(cycle)
+        self.pipeline.clear()
+        self._hold(-self._held)
 
     def _is_over(self) -> bool:
         """Whether nothing is to be answered any more."""
@@ -290,12 +358,34 @@ class Protocol(HttpToolsProtocol):
         return self._refusal is not None or self._is_over()
 
 
+def _drop(cycle: Cycle) -> None:
+    """Nobody is there any more for its answer."""
+    if isinstance(cycle, Webhook):
+        cycle.drop()
+    elif not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.message_event.set()
+
+
+class _Flow(FlowControl):
+    """Uvicorn's, which each request lets read on, but not while the connection `rests`."""
+
+    def __init__(self, transport: asyncio.Transport, rests: Callable[[], bool]) -> None:
+        super().__init__(transport)
+        self._rests = rests
+
+    def resume_reading(self) -> None:
+        if not self._rests():
+            super().resume_reading()
+
+
 class _Coalesced:
     """A transport that sends what is written in one turn of the loop at once: uvicorn writes head and body apart, and on
-    a small response the second system call costs as much as all of its Python."""
+    a small response the second system call costs as much as all of its Python. `close` is what uvicorn closes by."""
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, close: Callable[[], None]) -> None:
         self._transport = transport
+        self.close = close
         self._loop = loop
         self._parts: list[bytes] = []
         self.is_closing = transport.is_closing
@@ -312,7 +402,7 @@ class _Coalesced:
         else:
             self._transport.write(data)
 
-    def close(self) -> None:
+    def close_at_once(self) -> None:
         self._flush()
         self._transport.close()
 

@@ -15,9 +15,10 @@ import typer
 
 from gateway.cli.client import own_key
 from gateway.cli.functions import triggers
-from gateway.settings import Settings
+from gateway.settings import Settings, secret_variable
 
 WAIT_SECONDS = 30.0
+MOST_IDLE = 5
 
 
 async def print_banner(settings: Settings) -> None:
@@ -30,20 +31,26 @@ async def print_banner(settings: Settings) -> None:
                 ready = (await client.get("/readyz")).json()
                 sources = [row for row in (await client.get("/api/v1/sources")).json()["data"] if not row["left_out"]]
                 functions = (await client.get("/api/v1/functions")).json()["data"]
+                providers = [row["name"] for row in (await client.get("/api/v1/providers")).json()["data"]]
                 break
             except (httpx.HTTPError, ValueError, KeyError):
                 await asyncio.sleep(0.05)
         else:
             return
-    for line in _lines(settings, ready, sources, functions):
+    idle = [name for name in providers if name not in {source["provider"] for source in sources}]
+    for line in _lines(settings, ready, sources, idle, functions):
         typer.echo(line)
 
 
-def _lines(settings: Settings, ready: dict[str, Any], sources: list[dict[str, Any]], functions: list[dict[str, Any]]) -> list[str]:
+def _lines(
+    settings: Settings, ready: dict[str, Any], sources: list[dict[str, Any]], idle: list[str], functions: list[dict[str, Any]]
+) -> list[str]:
     out = ["", f"Tidegate is ready at {settings.base_url}", ""]
     out += [f"  source    {source['name']:<24} {source['url']}   ({source['origin']})" for source in sources]
     if not sources:
         out.append(f"  No sources yet. Make one in another terminal: {_command()} sources add stripe")
+    else:
+        out += [f"  provider  {name:<24} no source: set {secret_variable(name)} if you want one" for name in idle[:MOST_IDLE]]
     out += [f"  function  {found['id']:<24} {'on ' if found['on'] else ''}{triggers(found)}   ({found['origin']})" for found in functions]
     if not functions:
         out.append("  No functions yet. Write one: functions/mine.py")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
@@ -12,11 +12,13 @@ from gateway.cli.client import CallFailed, Client, own_key, reached_at
 from gateway.cli.output import counted, print_json, unoffered
 from gateway.clock import system_clock
 from gateway.core.spec import version_of
-from gateway.errors import TidegateError, Unavailable
+from gateway.errors import SettingsError, TidegateError, Unavailable
+from gateway.ingest.sources import unseal
 from gateway.registry import load_functions, load_providers, shown
 from gateway.sdk.scheme import fault_of
 from gateway.settings import Settings
 from gateway.store import schema
+from gateway.store.cipher import load_cipher
 from gateway.store.database import open_database
 from gateway.store.reads import Reads, Record
 
@@ -62,18 +64,37 @@ def _database(settings: Settings) -> Iterator[Finding]:
         database = open_database(settings.resolved_database_url)
         reads, now = Reads(database), system_clock()
         backlog, alive = reads.backlog(now), [row["kind"] for row in reads.processes(now)]
-        homeless = reads.homeless()
+        homeless, sources = reads.homeless(), reads.sources()
         database.close()
     except TidegateError as error:
         yield False, f"{error}. {error.remedy}" if isinstance(error, Unavailable) else str(error)
         return
-    gateways, workers = (counted(alive.count(kind), kind) for kind in ("gateway", "worker"))
-    yield True, f"database reached; {counted(backlog['due'], 'run')} due, {gateways} and {workers} alive"
+    gateways, workers = alive.count("gateway"), alive.count("worker")
+    due = counted(backlog["due"], "run")
+    yield True, f"database reached; {due} due, {counted(gateways, 'gateway')} and {counted(workers, 'worker')} alive"
+    if backlog["due"] and not workers:
+        yield False, "no worker is alive to run what is due; start one with: tidegate worker"
+    yield from _sealed(settings, sources)
     for row in homeless:
         yield False, _homeless(row)
     if backlog["paused"]:
         yield True, f"paused functions hold back {counted(backlog['paused'], 'run')}; see: tidegate functions"
     yield True, _kept(settings)
+
+
+def _sealed(settings: Settings, rows: Iterable[Record]) -> Iterator[Finding]:
+    """Sources whose secrets only the database has, under a master key that is not the one here."""
+    try:
+        cipher = load_cipher(settings.master_key, settings.data_dir)
+    except SettingsError:  # whoever brings an API key need not have one
+        return
+    configured = {source.name for source in settings.sources if source.secrets}
+    for row in rows:
+        try:
+            unseal(cipher, row)
+        except SettingsError as error:
+            if row["name"] not in configured:
+                yield False, f"source {row['name']} ({row['origin']}): {error}"
 
 
 def _homeless(row: Record) -> str:
@@ -104,7 +125,7 @@ def _gateway(settings: Settings) -> Iterator[Finding]:
         ready: dict[str, Any] = httpx.get(f"{url}/readyz", headers={"Authorization": f"Bearer {own_key(settings)}"}, timeout=5).json()
         store = ready["store"]
     except (httpx.HTTPError, ValueError, KeyError, TidegateError):
-        yield True, f"no gateway answers at {url}; start one with: tidegate serve"
+        yield not settings.url, f"no gateway answers at {url}; start one with: tidegate serve"
         return
     yield (
         store["state"] == "ok",

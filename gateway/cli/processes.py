@@ -44,6 +44,7 @@ def gateway(
     if served.new_api_key:
         typer.echo(f"Admin API key, shown only this once: {served.new_api_key}")
     with contextlib.suppress(OSError):  # a convenience for the CLI, and nothing else
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         (settings.data_dir / "gateway.url").write_text(f"{settings.base_url}\n")
     if alone:
         typer.echo(f"Gateway at {settings.base_url}, sources: {', '.join(served.live.sources) or 'none'}")

@@ -12,6 +12,7 @@ import typer
 from gateway.cli.output import Json
 from gateway.errors import InvalidRequest, NotFound
 from gateway.sdk.provider import Provider
+from gateway.settings import secret_variable
 
 app = typer.Typer(help="Providers: plugins for third parties. Needs no running gateway.", invoke_without_command=True)
 
@@ -43,7 +44,7 @@ def _row(provider: Provider) -> dict[str, Any]:
     return {
         "name": provider.name,
         "title": provider.title or provider.name,
-        "secret": f"{provider.name.upper().replace('-', '_')}_WEBHOOK_SECRET",
+        "secret": secret_variable(provider.name),
         "events": len(provider.events),
         "samples": sorted(provider.samples),
     }

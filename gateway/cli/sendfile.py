@@ -99,7 +99,7 @@ def _stopped(path: Path, error: BaseException, tally: Tally) -> str:
     name = _name(path)
     place = f", {item.where}:" if item else "," if isinstance(error, NotAnEvent) else ":"
     message = f"{name}{place} {str(error) or 'interrupted'}"
-    if problem and problem.get("code") == "too_large":
+    if problem and problem.get("code") == "too_large" and len(tally.batch) > 1:
         message += "; set TIDEGATE_MAX_BODY_BYTES here to what it is there, for smaller batches"
     if problem is None:
         return f"{message}\n{tally.sent} already sent, and perhaps the {len(tally.batch)} after them; {AGAIN}"

@@ -31,7 +31,7 @@ def serve(
     workers: Annotated[int | None, typer.Option(help="Worker processes.")] = None,
     path: Path_ = None,
 ) -> None:
-    """Run everything: a gateway and its workers, supervised; the database is made and migrated by itself."""
+    """Run everything: a gateway and its workers, supervised; an SQLite database is made and migrated by itself."""
     override(host=host, port=port, workers=workers, path=path)
     _supervise(reload=False)
 

@@ -10,7 +10,7 @@ import typer
 from gateway.cli.output import Json
 from gateway.errors import NotFound, TidegateError
 from gateway.sdk.provider import Provider
-from gateway.settings import Settings
+from gateway.settings import Settings, secret_variable
 
 FINAL = {"succeeded", "failed", "cancelled", "skipped"}
 
@@ -62,7 +62,7 @@ def _refuse_unknown(client: Any, name: str, type_: str) -> None:
             raise NotFound(f"{shown['provider']} has no sample {type_!r}; it has:\n  {samples}")
         return
     providers = [provider["name"] for provider in client.get("/providers")["data"]]
-    variable = f"{name.upper().replace('-', '_')}_WEBHOOK_SECRET"
+    variable = secret_variable(name)
     make = f"; make it: tidegate sources add {name}, or set {variable} and start again" if name in providers else ""
     raise NotFound(f"there is no source {name!r} (there are: {', '.join(sorted(sources)) or 'none'}){make}")
 

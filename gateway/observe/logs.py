@@ -40,7 +40,7 @@ SENTENCES: dict[str, tuple[str, str]] = {
     "webhook.duplicate": ("debug", "webhook seen before"),
     "webhook.unavailable": ("debug", "webhook answered 503"),
     "api.error": ("error", "request failed"),
-    "module.broken": ("error", "module left out"),
+    "module.broken": ("error", "module, or a declaration in it, left out"),
     "source.broken": ("error", "source left out"),
     "gateway.astray": ("error", "what has changed in the database could not be followed; it is tried again"),
     "store.away": ("error", "the store is away"),

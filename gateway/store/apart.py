@@ -118,7 +118,10 @@ class ProcessJournal(Journal):
         self._channel.sendall(frame)
         frames = Frames()
         while not future.done():
-            data = self._channel.recv(RECEIVE_BYTES)
+            try:
+                data = self._channel.recv(RECEIVE_BYTES)
+            except ConnectionResetError:
+                data = b""
             for _, found in frames.feed(data):
                 told: Sequence[Numbered] | str = read_outcomes(found)
                 if not isinstance(told, str):

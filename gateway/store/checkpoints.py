@@ -68,9 +68,12 @@ class WrittenFile:
             self._copying.start()
 
     def close(self) -> None:
-        """Close it, once no checkpoint runs any more."""
+        """Close it, once no checkpoint runs any more, with all that was written in the file itself: the log is easily forgotten
+        when it is copied."""
         if self._copying is not None:
             self._copying.join()
+        with contextlib.suppress(sqlite3.Error):
+            self.connection.execute("pragma wal_checkpoint(truncate)")
         self._copier.close()
         self.connection.close()
         os.close(self._descriptor)  # last: with a descriptor go all locks that this process has on the file (fcntl(2))

@@ -40,8 +40,8 @@ class Health:
         self._probe_at = time.monotonic() + PROBE_SECONDS
 
     def worked(self) -> None:
-        """A transaction was committed."""
-        if self.trouble is not None:
+        """A transaction was committed. Under another schema that is luck: it stays trouble."""
+        if self.trouble is not None and self.trouble.state != "other_schema":
             seconds = round(time.monotonic() - self._since, 1)
             self._telemetry.emit("store.back", state=self.trouble.state, seconds=seconds)
             self.trouble = None

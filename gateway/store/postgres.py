@@ -341,7 +341,7 @@ _STATES: Mapping[str, StoreState] = {
 
 def _translated(error: psycopg.Error) -> Exception:
     """The error as the rest of Tidegate knows it: Unavailable for a store in trouble, itself for anything else."""
-    text = str(error).strip()
+    text = " ".join(str(error).split())
     code = error.sqlstate or ""
     state: StoreState | None = next((_STATES[code[:n]] for n in (5, 2) if code[:n] in _STATES), None)
     if state is None and not code and isinstance(error, psycopg.OperationalError):

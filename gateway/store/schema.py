@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 from collections.abc import Generator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.errors import SchemaMismatch, Unavailable
-from gateway.store.database import open_database
+from gateway.store.database import Database, open_database
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -57,6 +58,17 @@ def check(url: str) -> None:
         raise SchemaMismatch(f"the database {state}; type: tidegate migrate")
 
 
+def changed(database: Database) -> Unavailable | None:
+    """What is wrong when a database was migrated under a running process, for whose statements its tables are no longer made."""
+    try:
+        current = database.read(REVISION)[0]["version_num"]
+    except Unavailable as error:
+        return error
+    if current == revisions()[-1]:
+        return None
+    return Unavailable(f"the database has schema {current}, and this version of Tidegate knows {revisions()[-1]}", state="other_schema")
+
+
 def revisions() -> list[str]:
     """The schemas this version knows, oldest first: what the files of migrations begin with."""
     return sorted(file.name.partition("_")[0] for file in (MIGRATIONS / "versions").glob("[0-9]*.py"))
@@ -97,4 +109,11 @@ def _connect(url: str) -> Generator[Connection]:
         with engine.begin() as connection:
             yield connection
     except SQLAlchemyError as error:
-        raise Unavailable(f"the database cannot be reached: {getattr(error, 'orig', error)}".strip()) from error
+        raise _known(getattr(error, "orig", None) or error) from error
+
+
+def _known(error: BaseException) -> Unavailable:
+    from gateway.store.sqlite import translated
+
+    found = translated(error) if isinstance(error, sqlite3.Error) else error
+    return found if isinstance(found, Unavailable) else Unavailable(f"the database cannot be reached: {' '.join(str(error).split())}")

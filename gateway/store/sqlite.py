@@ -39,7 +39,7 @@ _STATES: Mapping[int, StoreState] = {
 }
 
 
-def _translated(error: sqlite3.Error) -> Exception:
+def translated(error: sqlite3.Error) -> Exception:
     """The error as the rest of Tidegate knows it: Unavailable for a store in trouble, itself for anything else."""
     code = getattr(error, "sqlite_errorcode", None)
     state = _STATES.get(code & 0xFF) if code is not None else None
@@ -159,7 +159,7 @@ class SQLite:
                         connection.execute("rollback")
                     raise
         except sqlite3.Error as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _written_file(self) -> WrittenFile:
         """The file that stands there now: an operator may have put back a backup, and what is written to a file that was replaced
@@ -205,7 +205,7 @@ class SQLite:
             return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
         except sqlite3.Error as error:
             self._readers.connection = None
-            raise _translated(error) from error
+            raise translated(error) from error
 
     def _reader_of_the_file(self) -> sqlite3.Connection:
         """This thread's connection, to the file that stands there now."""

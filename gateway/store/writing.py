@@ -10,6 +10,7 @@ from typing import Any
 from tenacity import retry, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from gateway.errors import Unavailable
+from gateway.store import schema
 from gateway.store.database import Database
 from gateway.store.journal import Command, Outcome
 
@@ -27,6 +28,9 @@ def write(database: Database, commands: Sequence[Command[Any]]) -> list[Outcome]
     except Unavailable as error:
         return [(None, error)] * len(commands)
     except Exception as error:
+        changed = schema.changed(database)
+        if changed is not None:
+            return [(None, changed)] * len(commands)
         if len(commands) == 1:
             return [(None, error)]
         return [outcome for command in commands for outcome in write(database, [command])]

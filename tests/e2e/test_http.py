@@ -80,10 +80,43 @@ def test_what_came_whole_is_answered_before_the_garbage_behind_it(tight):
     assert [status for status, _ in answers(tight, webhook("evt_before_connect") + connect, count=2)] == [200, 405]
 
 
+@pytest.mark.parametrize("before", ["webhook", "call"])
+def test_what_came_whole_is_answered_before_the_broken_body_behind_it(tight, before):
+    broken = b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\n"
+    good = call("GET", "/api/v1/events") if before == "call" else webhook("evt_before_broken")
+    assert [status for status, _ in answers(tight, good + broken, count=2)] == [200, 400]
+    assert "Traceback" not in tight.log("gateway")
+
+
+def test_a_broken_body_behind_its_answer_brings_no_second_one(tight):
+    head = b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", tight.port), timeout=6) as connection:
+        connection.sendall(head + b"1\r\nx\r\n")
+        assert connection.recv(4096).startswith(b"HTTP/1.1 401 ")
+        connection.sendall(b"ZZ\r\n")
+        assert connection.recv(4096) == b""
+
+
+def test_of_too_many_that_are_pipelined_the_first_are_answered(tight):
+    sent = b"".join(webhook(f"evt_pipelined_{n}") for n in range(110))
+    statuses = [status for status, _ in answers(tight, sent, count=102)]
+    assert statuses == [200] * 101 + [503]
+
+
+def test_a_head_is_bounded_behind_another_request_too(tight):
+    large = call("GET", "/api/v1/events", f"X-Large: {'x' * 100_000}\r\n")
+    assert [status for status, _ in answers(tight, call("GET", "/healthz") + large, count=2)] == [200, 431]
+
+
 @pytest.mark.parametrize(("path", "status"), [("stripe", 413), ("nobody", 404)])
 def test_a_refusal_reaches_who_still_sends(tight, path, status):
     head = f"POST /webhooks/{path} HTTP/1.1\r\nHost: x\r\nContent-Length: 20000000\r\n\r\n".encode()
     assert [found for found, _ in answers(tight, head, b"x" * 10_000_000, b"x" * 10_000_000, count=1)] == [status]
+
+
+def test_a_refusal_that_ends_the_connection_reaches_who_still_sends_to_the_api(tight):
+    head = b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 20000000\r\n\r\n"
+    assert [found for found, _ in answers(tight, head, b"x" * 10_000_000, b"x" * 10_000_000, count=1)] == [401]
 
 
 def test_g2_what_is_pipelined_behind_a_request_that_ends_the_connection_is_not_taken(tight):

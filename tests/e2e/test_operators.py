@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import pytest
 
-from tests.processes import API_KEY, Site, free_port, site, stripe_delivery, until
+from tests.processes import API_KEY, Site, free_port, post, site, stripe_delivery, until
 
 AUTH = {"Authorization": f"Bearer {API_KEY}"}
 
@@ -225,3 +225,21 @@ def test_a_key_or_an_address_that_is_wrong_is_told_with_what_to_do_about_it(serv
     nowhere = {"TIDEGATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
     assert "Is it running, and is TIDEGATE_DATABASE_URL right?" in said(1, "migrate", **nowhere)
     assert "Is it running, and is TIDEGATE_DATABASE_URL right?" in said(1, "doctor", **nowhere)
+
+
+def test_the_doctor_finds_what_nobody_runs_and_secrets_that_cannot_be_read(tmp_path):
+    with site(tmp_path) as made:
+        made.run("migrate")
+        made.start("gateway")
+        worker = made.start("worker")
+        made.wait_ready()
+        until(lambda: made.get("/functions")["data"])
+        assert "WRONG" not in made.cli("doctor")
+        worker.terminate()
+        worker.wait()
+        assert post(made.url(), "evt_due").status_code == 200
+        assert "no worker is alive to run what is due" in made.cli("doctor", code=1)
+        made.stop()
+        assert f"WRONG  no gateway answers at {made.url()}" in made.cli("doctor", code=1)
+        made.settings |= {"STRIPE_WEBHOOK_SECRET": "", "TIDEGATE_MASTER_KEY": "another-master-key"}
+        assert "source stripe (STRIPE_WEBHOOK_SECRET): the stored secrets were encrypted under" in made.cli("doctor", code=1)

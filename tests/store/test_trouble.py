@@ -140,6 +140,36 @@ def test_a_lock_that_somebody_else_holds_is_named_and_said_once(tmp_path):
         assert store.told == ["store.away locked", "store.back locked"]
 
 
+def test_a_schema_that_has_changed_under_a_process_is_named_and_stays(database_url):
+    def migrated(version: str, table: str, name: str) -> None:
+        with store.database.transaction() as tx:
+            tx.rows(f"update alembic_version set version_num = '{version}' returning version_num")
+            tx.rows(f"alter table {table} rename to {name}")
+
+    with troubled(database_url) as store:
+        store.accept()
+        migrated("9999", "idempotency_keys", "keys_of_tomorrow")
+        assert store.refused() == "other_schema"
+        assert store.refused() == "other_schema"
+        migrated(schema.revisions()[-1], "keys_of_tomorrow", "idempotency_keys")
+        store.accept()  # by luck
+        with pytest.raises(Unavailable, match="9999"):
+            store.journal.health.admit()
+        assert store.told == ["store.away other_schema"]
+
+
+def test_after_a_stop_the_file_alone_has_everything(tmp_path):
+    with troubled(f"sqlite:///{tmp_path / 'tidegate.db'}") as store:
+        for _ in range(20):
+            store.accept()
+        store.database.read("select count(*) as n from events")  # somebody reads, too, and is still there
+        store.journal.close()
+        store.database._close_file()
+        shutil.copy(tmp_path / "tidegate.db", tmp_path / "copy.db")
+        with contextlib.closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
+            assert {id_ for (id_,) in copy.execute("select id from events")} == set(store.acknowledged)
+
+
 def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "tidegate.db"
     with troubled(f"sqlite:///{path}") as store:
