@@ -136,6 +136,7 @@ def test_every_limit_is_the_one_that_the_code_has():
         "time for a body": f"{protocol.BODY_SECONDS:g} seconds",
         "connections of a gateway": f"{listener.MOST_CONNECTIONS:,}; fewer where the limit of open files is lower",
         "events in an array": f"{events.MAX_BATCH:,}",
+        "requests pipelined behind one another": str(protocol.MOST_PIPELINED),
         "commands that wait to be written": f"{journal.MAX_QUEUED:,}",
         "live secrets of a source": str(schemas.MAX_SECRETS),
         "signatures in a header": str(scheme.MAX_SIGNATURES),
