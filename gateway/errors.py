@@ -149,7 +149,7 @@ StoreState = Literal[
 
 # What whoever runs Tidegate should know and do, for each state the store can be in.
 STORE_REMEDIES: Mapping[StoreState, str] = {
-    "unreachable": "The database cannot be reached. Is it running, and is TIDEGATE_DATABASE_URL right?",
+    "unreachable": "The database cannot be reached. Is the server running, or the file in its place, and is TIDEGATE_DATABASE_URL right?",
     "stalled": "The database does not answer in time: look at its load, its disk, and who holds its locks.",
     "locked": "Another program holds the lock on the database file; end it, or let it finish.",
     "conflict": "The database had to give up on a transaction; it is tried again.",

@@ -67,7 +67,7 @@ def _database(settings: Settings) -> Iterator[Finding]:
         homeless, sources = reads.homeless(), reads.sources()
         database.close()
     except TidegateError as error:
-        yield False, f"{error}. {error.remedy}" if isinstance(error, Unavailable) else str(error)
+        yield False, f"{str(error).rstrip('.?')}. {error.remedy}" if isinstance(error, Unavailable) else str(error)
         return
     gateways, workers = alive.count("gateway"), alive.count("worker")
     due = counted(backlog["due"], "run")

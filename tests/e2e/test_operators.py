@@ -223,8 +223,8 @@ def test_a_key_or_an_address_that_is_wrong_is_told_with_what_to_do_about_it(serv
     other = {"TIDEGATE_API_KEY": "", "TIDEGATE_MASTER_KEY": "another-master-key"}
     assert "TIDEGATE_MASTER_KEY is not the master key that this gateway runs with" in said(1, "events", **other)
     nowhere = {"TIDEGATE_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nothing"}
-    assert "Is it running, and is TIDEGATE_DATABASE_URL right?" in said(1, "migrate", **nowhere)
-    assert "Is it running, and is TIDEGATE_DATABASE_URL right?" in said(1, "doctor", **nowhere)
+    assert "and is TIDEGATE_DATABASE_URL right?" in said(1, "migrate", **nowhere)
+    assert "and is TIDEGATE_DATABASE_URL right?" in said(1, "doctor", **nowhere)
 
 
 def test_the_doctor_finds_what_nobody_runs_and_secrets_that_cannot_be_read(tmp_path):
