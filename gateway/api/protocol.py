@@ -187,9 +187,10 @@ class Protocol(HttpToolsProtocol):
             self._start_asgi_task(*self.pipeline.pop())
         elif self._refusal is not None:
             self._refuse_now(self._refusal)
-        if not self.pipeline:
+        if self._held and not self.pipeline:
             self._hold(-self._held)
-        self.flow.resume_reading()
+        if self.flow.read_paused:
+            self.flow.resume_reading()
 
     def pause_writing(self) -> None:
         super().pause_writing()
