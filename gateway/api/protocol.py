@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable
 from typing import Any, Literal, cast
 from urllib.parse import unquote
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.api.inbound import MAX_HEAD_BYTES, PREFIX, Door, Head, Reply, Webhook
 from gateway.api.problems import MEDIA_TYPE, PROBLEMS, problem
+from gateway.api.transport import Coalesced, Flow
 from gateway.ids import new_id
 
 HEAD_SECONDS = 10.0
@@ -49,9 +48,9 @@ class Protocol(HttpToolsProtocol):
         self._refusal: str | None = None
         self._active: Cycle | None = None
         self._upgrades: list[tuple[bytes, bytes]] | None = None
-        self._out = _Coalesced(transport, self.loop, self._close)
+        self._out = Coalesced(transport, self.loop, self._close)
         super().connection_made(cast(asyncio.Transport, self._out))
-        self.flow = _Flow(cast(asyncio.Transport, self._out), self._rests)
+        self.flow = Flow(cast(asyncio.Transport, self._out), self._rests)
         self._turn()
         if len(self.connections) > self._most:
             longest = next(iter(self._awaited))
@@ -366,55 +365,3 @@ def _drop(cycle: Cycle) -> None:
     elif not cycle.response_complete:
         cycle.disconnected = True
         cycle.message_event.set()
-
-
-class _Flow(FlowControl):
-    """Uvicorn's, which each request lets read on, but not while the connection `rests`."""
-
-    def __init__(self, transport: asyncio.Transport, rests: Callable[[], bool]) -> None:
-        super().__init__(transport)
-        self._rests = rests
-
-    def resume_reading(self) -> None:
-        if not self._rests():
-            super().resume_reading()
-
-
-class _Coalesced:
-    """A transport that sends what is written in one turn of the loop at once: uvicorn writes head and body apart, and on
-    a small response the second system call costs as much as all of its Python. `close` is what uvicorn closes by."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop, close: Callable[[], None]) -> None:
-        self._transport = transport
-        self.close = close
-        self._loop = loop
-        self._parts: list[bytes] = []
-        self.is_closing = transport.is_closing
-
-    def write(self, data: bytes) -> None:
-        if not self._parts:
-            self._loop.call_soon(self._flush)
-        self._parts.append(data)
-
-    def write_at_once(self, data: bytes) -> None:
-        """Write a whole response: it need not wait for more."""
-        if self._parts:
-            self.write(data)
-        else:
-            self._transport.write(data)
-
-    def close_at_once(self) -> None:
-        self._flush()
-        self._transport.close()
-
-    def write_eof(self) -> None:
-        self._flush()
-        self._transport.write_eof()
-
-    def _flush(self) -> None:
-        parts, self._parts = self._parts, []
-        if parts and not self._transport.is_closing():
-            self._transport.write(b"".join(parts))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
