@@ -112,14 +112,13 @@ class Protocol(HttpToolsProtocol):
         method = parser.get_method().decode()
         head = Head(method, path, target.decode("latin-1"), self.headers, self.expect_100_continue, keep_alive)
         webhook = Webhook(self._door, head, self._reply)
-        before: Any = self.cycle
+        answered = self._is_answered()
         self.cycle = cast(Any, webhook)
-        answered = before is None or before.response_complete
         if answered and not self.flow.write_paused:
             self._active = webhook
             self._begin(webhook)
         else:
-            self._stalled = answered
+            self._stalled = self._stalled or answered
             self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, cast(Any, None)))
 
@@ -132,7 +131,7 @@ class Protocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: Cycle, app: Any) -> None:
-        self._active = cycle
+        self._active, self._stalled = cycle, False
         if isinstance(cycle, Webhook):
             # Not at once: as many as are pipelined would be inside of one another.
             self.loop.call_soon(self._begin, cycle)
@@ -221,13 +220,11 @@ class Protocol(HttpToolsProtocol):
         if self._lingering:
             return
         self._awaited.pop(self, None)
-        cycle: Any = self.cycle
-        answered = cycle is None or cycle.response_complete
         if self.flow.write_paused:
             seconds = BODY_SECONDS
         elif self.arriving == "body":
             seconds = None if self.pipeline else BODY_SECONDS
-        elif not answered:
+        elif not self._is_answered():
             seconds = None
         else:
             seconds = HEAD_SECONDS if self.arriving == "head" else KEEP_ALIVE_SECONDS
@@ -240,7 +237,7 @@ class Protocol(HttpToolsProtocol):
         if self._lingering or self.flow.write_paused:
             self.transport.abort()
         elif self.arriving != "head" and self.cycle.response_started:
-            self.transport.close()
+            self._close()
         else:
             self.refuse(code)
 
@@ -297,16 +294,15 @@ class Protocol(HttpToolsProtocol):
         """End the connection with a problem, in the place of an answer to what it sends. What it has asked before is answered first."""
         if self._is_deaf():
             return
-        cycle: Any = self.cycle
         if self.pipeline:
             self._refusal = code
             if self.arriving == "body":
                 dropped, _ = self.pipeline.popleft()
                 _drop(dropped)
-                self.cycle, self.arriving = cast(Any, self._active), "head"
-        elif self.arriving == "body" and cycle.response_started:
+                self.arriving = "head"
+        elif self.arriving == "body" and self.cycle.response_started:
             self._close()
-        elif self.arriving == "body" or cycle is None or cycle.response_complete:
+        elif self.arriving == "body" or self._is_answered():
             self._refuse_now(code)
         else:
             self._refusal = code
@@ -348,6 +344,10 @@ class Protocol(HttpToolsProtocol):
                 _drop(cycle)
         self.pipeline.clear()
         self._hold(-self._held)
+
+    def _is_answered(self) -> bool:
+        """Whether all that was asked has its answer."""
+        return not self.pipeline and (self._active is None or self._active.response_complete)
 
     def _is_over(self) -> bool:
         """Whether nothing is to be answered any more."""

@@ -30,6 +30,7 @@ class Coalesced:
         self.close = close
         self._loop = loop
         self._parts: list[bytes] = []
+        self._ended = False
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes) -> None:
@@ -50,11 +51,12 @@ class Coalesced:
 
     def write_eof(self) -> None:
         self._flush()
+        self._ended = True
         self._transport.write_eof()
 
     def _flush(self) -> None:
         parts, self._parts = self._parts, []
-        if parts and not self._transport.is_closing():
+        if parts and not self._ended and not self._transport.is_closing():
             self._transport.write(b"".join(parts))
 
     def __getattr__(self, name: str) -> Any:

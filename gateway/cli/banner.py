@@ -37,7 +37,8 @@ async def print_banner(settings: Settings) -> None:
                 await asyncio.sleep(0.05)
         else:
             return
-    idle = [name for name in providers if name not in {source["provider"] for source in sources}]
+    served = {source["provider"] for source in sources}
+    idle = [name for name in providers if name not in served]
     for line in _lines(settings, ready, sources, idle, functions):
         typer.echo(line)
 

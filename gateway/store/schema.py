@@ -64,6 +64,8 @@ def changed(database: Database) -> Unavailable | None:
         current = database.read(REVISION)[0]["version_num"]
     except Unavailable as error:
         return error
+    except Exception:  # the table that tells is gone, or empty
+        current = "unknown"
     if current == revisions()[-1]:
         return None
     return Unavailable(f"the database has schema {current}, and this version of Tidegate knows {revisions()[-1]}", state="other_schema")
