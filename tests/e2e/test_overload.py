@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import sqlite3
+import threading
 import time
 
 import httpx
@@ -75,6 +76,30 @@ def test_g10_what_is_pipelined_fills_no_memory_and_is_let_go_with_its_connection
                     sender.recv(4096)
         assert post(made.url(), "evt_good").status_code == 200
         assert resident_mb(gateway.pid) < before + 100, "60 connections with 100 requests each are 360 MB"
+
+
+def test_who_pipelines_and_reads_late_gets_every_answer(tmp_path):
+    with site(tmp_path, settings={"TIDEGATE_QUARANTINE_PER_MINUTE": "1000000"}) as made:
+        made.run("migrate")
+        made.start("gateway")
+        made.wait_ready()
+        # Not more of them in one read than may be pipelined.
+        bad = b"POST /webhooks/stripe HTTP/1.1\r\nHost: x\r\nX-Pad: " + b"x" * 2700 + b"\r\nContent-Length: 0\r\n\r\n"
+        with socket.socket() as sender:
+            sender.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sender.settimeout(8)
+            sender.connect(("127.0.0.1", made.port))
+            asked, got = 14_000, 0
+            writing = threading.Thread(target=sender.sendall, args=[bad * asked], daemon=True)
+            writing.start()
+            time.sleep(5)  # answers pile up, until the gateway waits for who reads them
+            rest = b""
+            while got < asked:
+                data = rest + sender.recv(1 << 20)
+                assert data != rest, got
+                got += data.count(b"HTTP/1.1 401 ")
+                rest = data[data.rfind(b"HTTP/1.1 401 ") + 1 :][-12:]
+            writing.join()
 
 
 def test_g10_who_never_reads_is_not_read_from_and_is_ended(tight):
